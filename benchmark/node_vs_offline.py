@@ -1,0 +1,138 @@
+"""A dataset's keyframes, played as a bag over DDS to the detector node: are its boxes those of the offline detector?
+
+Needs a ROS 2 environment (sourced) beside the package. `largest_difference` is what benchmark/keyframe.py reports.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bevdistill_ros.detector import Detector
+from bevdistill_ros.geometry import Boxes, wrap_angle
+from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+
+REPEATS = 4
+PERIOD_S = 2.0  # slow enough for two CPU cores, so that no set is superseded
+PATIENCE_S = 120.0
+VERB = [sys.executable, "-c", "import sys; from bevdistill_ros.cli import main; sys.exit(main())"]
+
+
+def largest_difference(model: Path, data: Path, bag: Path) -> dict:
+    """Play the keyframes to the node and compare.
+
+    Returns:
+        ``node_vs_offline_max_abs``: greatest difference of any number of any box (m, rad, m/s, score); ``node_boxes`` and
+        ``node_sets`` compared.
+    """
+    nusc = open_nuscenes(data, "v1.0-mini")
+    detector = Detector.from_checkpoint(model)
+    samples = NuScenesCameras(
+        nusc, choose_samples(nusc)[:1], detector.class_names, detector.preprocess, detector.cameras
+    )
+    sample = samples[0]
+    threshold = 0.3
+    offline = detector(sample.images, sample.K, sample.ego_T_cam, sample.mask, score_threshold=threshold)
+    shutil.rmtree(bag, ignore_errors=True)
+    repeat = ["--repeat", str(REPEATS), "--period", str(PERIOD_S), "--output", str(bag)]
+    subprocess.run([*VERB, "convert", "--from-nuscenes", str(data), "--version", "v1.0-mini", *repeat], check=True)
+    data_of = nusc.get("sample", sample.token)["data"]
+    stagger = {
+        c.lower(): (nusc.get("sample_data", data_of[c])["timestamp"] * 1000 - sample.t_ref) / 1e6
+        for c in samples.cameras
+    }
+    received = _play_to_node(model, bag, stagger, threshold)
+    offsets = [round(i * PERIOD_S * 1e9) for i in range(REPEATS)]
+    worst, compared = 0.0, 0
+    for stamp, boxes in received:
+        if stamp - sample.t_ref not in offsets:
+            raise SystemExit(f"the node published for {stamp} ns, which is no reference time of the bag")
+        worst = max(worst, difference(boxes, offline))
+        compared += len(boxes)
+    return {"node_vs_offline_max_abs": worst, "node_boxes": compared, "node_sets": len(received)}
+
+
+def difference(a: Boxes, b: Boxes) -> float:
+    """Greatest difference of any number of matching boxes, both best score first; infinite where they do not match."""
+    if len(a) != len(b) or a.names != b.names:
+        return float("inf")
+    parts = [
+        a.centers - b.centers,
+        a.sizes - b.sizes,
+        wrap_angle(a.yaws - b.yaws),
+        a.velocities - b.velocities,
+        a.scores - b.scores,
+    ]
+    return max(float(np.abs(part).max(initial=0.0)) for part in parts)
+
+
+def _play_to_node(model: Path, bag: Path, stagger_ms: dict[str, float], threshold: float) -> list[tuple[int, Boxes]]:
+    """Run node and player as processes of their own; what the node published, with its stamps."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 90 + 1))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    import rclpy
+    from rclpy.qos import QoSProfile
+
+    from bevdistill_ros.msg import DetectedObjectArray
+
+    parameters = {
+        "model": str(model),
+        "device": "cpu",
+        "cameras": "[" + ",".join(stagger_ms) + "]",
+        "fixed_frame": "map",
+        "score_threshold": str(threshold),
+        "max_detections": "500",
+        "deadline_ms": "1000.0",
+        "tolerance_ms": "20.0",
+        # Left out, they would be learnt, for which this bag is too short.
+        "camera_offsets_ms": "[" + ",".join(f"{ms:.3f}" for ms in stagger_ms.values()) + "]",
+    }
+    arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    rclpy.init()
+    received: list[tuple[int, Boxes]] = []
+    node = rclpy.create_node("listener")
+    classes = Detector.from_checkpoint(model).class_names
+
+    def listen(message: DetectedObjectArray) -> None:
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        received.append((stamp, boxes_of(message, classes)))
+
+    node.create_subscription(DetectedObjectArray, "/bevdistill_detector/objects", listen, QoSProfile(depth=100))
+    processes = [subprocess.Popen([*VERB, "detector", "--ros-args", *arguments])]
+    try:
+        processes.append(subprocess.Popen([*VERB, "play", str(bag), "--wait"]))
+        give_up = time.monotonic() + PATIENCE_S
+        while len(received) < REPEATS and time.monotonic() < give_up:
+            rclpy.spin_once(node, timeout_sec=0.2)
+            if processes[0].poll() is not None:
+                raise SystemExit("the node ended early")
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+        node.destroy_node()
+        rclpy.shutdown()
+    if not received:
+        raise SystemExit("the node published nothing")
+    return received
+
+
+def boxes_of(message, class_names: tuple[str, ...]) -> Boxes:
+    """Boxes of a DetectedObjectArray message."""
+    if not message.objects:
+        return Boxes.empty(class_names)
+    rows = []
+    for o in message.objects:
+        p, q = o.pose.position, o.pose.orientation
+        yaw = np.arctan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))
+        rows.append([p.x, p.y, p.z, o.size.x, o.size.y, o.size.z, yaw, o.velocity.x, o.velocity.y, o.score])
+    table = np.array(rows)
+    labels = [class_names.index(o.class_name) for o in message.objects]
+    return Boxes(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:9], table[:, 9], labels, class_names)

@@ -1,0 +1,84 @@
+"""The envelope of the files in benchmark/results: what was run, on which commit, when, where, and what it gave."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def write_result(path: str | Path, figures: dict[str, Any], command: str | None = None) -> None:
+    """Write `figures` (JSON values) with their envelope to `path`, atomically.
+
+    `command`: how the figures are made again, without paths of this machine; by default this process's own command
+    line.
+    """
+    path = Path(path)
+    result = {
+        "command": command or command_line(),
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hardware": hardware(),
+        "figures": figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    os.replace(draft, path)
+
+
+def command_line(arguments: list[str] | None = None) -> str:
+    """This process's command: paths inside the repository relative to it, of others only the last part."""
+
+    def portable(argument: str) -> str:
+        option, separator, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        if os.path.isabs(value):
+            absolute = Path(value)
+            inside = absolute.is_relative_to(REPOSITORY)
+            value = str(absolute.relative_to(REPOSITORY)) if inside else absolute.name
+        return option + separator + value
+
+    script, *rest = sys.argv if arguments is None else arguments
+    if script.endswith(".py"):
+        script = str(Path(script).resolve())
+    words = [portable(script), *map(portable, rest)]
+    return shlex.join((["python"] if words[0].endswith(".py") else []) + words)
+
+
+def commit() -> str:
+    """The commit checked out, "+changes" where the tree differs from it (results apart); "none" outside of git."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--", ".", ":!benchmark/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return head + ("+changes" if changed else "")
+
+
+def hardware() -> str:
+    """CPU model and cores usable, and the GPU where torch is in use and sees one."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux, or a processor that does not say
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    description = f"{model}, {cores} cores"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        description += f", {torch.cuda.get_device_name()}"
+    return description

@@ -1,0 +1,50 @@
+"""The command line: `bevdistill VERB` (pip) and `ros2 run bevdistill_ros VERB` (colcon) are the same programs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from bevdistill_ros import __version__
+from bevdistill_ros.errors import UserError
+
+VERBS = {
+    "detector": ("bevdistill_ros.node.detector_node", "the ROS 2 node: camera topics in, 3-D boxes out"),
+    "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
+    "convert": ("bevdistill_ros.training.convert", "turn a nuScenes dataset into a bag"),
+    "train": ("bevdistill_ros.training.train", "train a student"),
+    "evaluate": ("bevdistill_ros.training.evaluate", "score a checkpoint: mAP, NDS, errors, pictures"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit status 0: done, 1: failed (one line says why), 2: bad usage."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: bevdistill VERB [options]        (VERB --help explains each)\n")
+        print("\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()))
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    if argv[0] not in VERBS:
+        print(f"error: no verb '{argv[0]}'; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(VERBS[argv[0]][0]).main(argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        # A verb's own dependency, not a bug inside the package.
+        if (error.name or "").startswith("bevdistill_ros") and not (error.name or "").endswith(".msg"):
+            raise
+        print(f"error: '{argv[0]}' needs the Python module '{error.name}', which is not installed", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1

@@ -1,0 +1,149 @@
+"""The detector: images and calibration in, boxes out. Node, evaluation and benchmarks all call this one class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.geometry import Boxes
+from bevdistill_ros.models import build_network
+from bevdistill_ros.preprocess import Preprocessor
+
+
+class Detector:
+    """A camera-only 3-D detector.
+
+    Attributes:
+        config: the model's configuration.
+        class_names: what its boxes may be.
+        cameras: the cameras it was trained on (it takes any others, too).
+        training: where the weights come from.
+        preprocess: ``image, K = detector.preprocess(picture, camera)``.
+        stage_times: milliseconds of the last call by stage: upload, network, decode.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu", name: str = "checkpoint") -> None:
+        try:
+            self.device = torch.device(device)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+        self.config = checkpoint.config
+        self.class_names = checkpoint.config.classes
+        self.cameras = checkpoint.cameras
+        self.training = checkpoint.training
+        self.preprocess = Preprocessor(checkpoint.config.image)
+        self.stage_times: dict[str, float] = {}
+        network = build_network(checkpoint.config)
+        problems = _state_problems(network.state_dict(), checkpoint.state)
+        if problems:
+            raise UserError(f"{name}: weights do not fit its configuration: {problems}")
+        network.load_state_dict(checkpoint.state)
+        self.network = network.to(self.device).eval()
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> Detector:
+        """Load a checkpoint file.
+
+        Raises:
+            UserError: the file or the device cannot be used.
+        """
+        return cls(load_checkpoint(path), device, str(path))
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        images: np.ndarray,
+        K: np.ndarray,
+        ego_T_cam: np.ndarray,
+        mask: np.ndarray | None = None,
+        score_threshold: float = 0.0,
+    ) -> Boxes:
+        """Detect.
+
+        Args:
+            images: (N, H, W, 3) uint8 BGR, of ``self.preprocess``; cameras in any order.
+            K: (N, 3, 3) of those images, as ``self.preprocess`` returns them.
+            ego_T_cam: (N, 4, 4) camera poses in the base frame at the reference time.
+            mask: (N,) bool, False for a camera that is missing; what its other arguments hold does not matter.
+            score_threshold: boxes below are dropped.
+
+        Returns:
+            Boxes in the base frame at the reference time, best score first. No cameras, no boxes.
+
+        Raises:
+            ValueError: shapes do not fit, or a calibration is not finite.
+        """
+        images, K, ego_T_cam = np.asarray(images), np.asarray(K), np.asarray(ego_T_cam)
+        size = (self.config.image.height, self.config.image.width, 3)
+        count = len(images)
+        if (
+            images.shape[1:] != size
+            or images.dtype != np.uint8
+            or K.shape != (count, 3, 3)
+            or ego_T_cam.shape != (count, 4, 4)
+        ):
+            raise ValueError(
+                f"expected images (N, {size[0]}, {size[1]}, 3) uint8, K (N, 3, 3), ego_T_cam (N, 4, 4); "
+                f"found {images.shape} {images.dtype}, {K.shape}, {ego_T_cam.shape}"
+            )
+        clock = _StageClock(self.device)
+        if mask is not None:
+            present = np.asarray(mask, dtype=bool)
+            if present.shape != (count,):
+                raise ValueError(f"expected a mask of shape ({count},), found {present.shape}")
+            images, K, ego_T_cam = images[present], K[present], ego_T_cam[present]
+        if not (np.isfinite(K).all() and np.isfinite(ego_T_cam).all()):
+            raise ValueError("K or ego_T_cam of a camera that is not masked holds values that are not finite")
+        if not len(images):
+            self.stage_times = {"upload": 0.0, "network": 0.0, "decode": 0.0}
+            return Boxes.empty(self.class_names)
+        inputs = (
+            torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[None],
+            torch.from_numpy(K.astype(np.float32)).to(self.device)[None],
+            torch.from_numpy(ego_T_cam.astype(np.float32)).to(self.device)[None],
+        )
+        clock.lap("upload")
+        outputs = self.network(*inputs)
+        clock.lap("network")
+        boxes = self.network.decode(outputs, score_threshold)[0]
+        clock.lap("decode")
+        self.stage_times = clock.laps
+        return boxes
+
+
+class _StageClock:
+    """Milliseconds between laps; waits for the GPU, whose work is otherwise only queued."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.laps: dict[str, float] = {}
+        self._wait: Callable[[], None] = (
+            partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+        )
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        self._wait()
+        now = time.perf_counter()
+        self.laps[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def _state_problems(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
+    """What is wrong with a state dict, in words; empty if nothing is."""
+    for name in expected:
+        if name not in found:
+            return f"'{name}' is missing"
+        if expected[name].shape != found[name].shape:
+            return f"'{name}' has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        if not torch.isfinite(found[name]).all():
+            return f"'{name}' holds values that are not finite"
+    extra = next((name for name in found if name not in expected), None)
+    return f"'{extra}' is not part of the network" if extra else ""

@@ -1,0 +1,131 @@
+"""CenterPoint head (Yin et al. 2021): a heatmap a class, a box regression a group of classes, and their decoding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bevdistill_ros.config import CenterHeadConfig
+from bevdistill_ros.geometry import BevGrid, Boxes
+
+BOX_CODE = 10
+"""Channels of a group's regression: offset x, y of the centre from the cell's centre (cells), z (m), log length, width, height,
+sin yaw, cos yaw, velocity x, y (m/s)."""
+
+
+class CenterHead(nn.Module):
+    """Heatmap logits and box codes over the BEV grid."""
+
+    def __init__(self, channels_in: int, classes: tuple[str, ...], config: CenterHeadConfig) -> None:
+        super().__init__()
+        self.shared = _conv(channels_in, config.channels)
+        self.heatmap = nn.Sequential(
+            _conv(config.channels, config.channels), nn.Conv2d(config.channels, len(classes), 1)
+        )
+        self.regression = nn.Sequential(
+            _conv(config.channels, config.channels), nn.Conv2d(config.channels, BOX_CODE * len(config.groups), 1)
+        )
+        # Start with a foreground probability of 0.1, so that the many empty cells do not drown the first steps.
+        nn.init.constant_(self.heatmap[-1].bias, -math.log(9.0))
+
+    def forward(self, bev: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, Y, X) to heatmap logits (B, classes, Y, X) and codes (B, groups, BOX_CODE, Y, X)."""
+        shared = self.shared(bev)
+        return self.heatmap(shared), self.regression(shared).unflatten(1, (-1, BOX_CODE))
+
+
+def _conv(channels_in: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
+    )
+
+
+def group_of_class(classes: tuple[str, ...], config: CenterHeadConfig) -> list[int]:
+    """Index of each class's regression group."""
+    return [next(i for i, group in enumerate(config.groups) if name in group) for name in classes]
+
+
+@torch.no_grad()
+def decode(
+    heatmap: Tensor,
+    codes: Tensor,
+    grid: BevGrid,
+    classes: tuple[str, ...],
+    config: CenterHeadConfig,
+    min_score: float = 0.0,
+) -> list[Boxes]:
+    """Boxes of each sample, best score first, after suppression within each class.
+
+    Args:
+        heatmap: (B, classes, Y, X) logits.
+        codes: (B, groups, BOX_CODE, Y, X).
+        min_score: boxes below are dropped.
+    """
+    scores = heatmap.float().sigmoid()
+    kernels = [config.suppression[name].kernel for name in classes]
+    for kernel in set(kernels) - {1}:
+        peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
+        of_kernel = torch.tensor([k == kernel for k in kernels], device=scores.device)
+        scores = torch.where(of_kernel[:, None, None] & ~peaks, 0.0, scores)
+    # More candidates than boxes: cells without the peak test repeat their neighbour's object until suppression removes them.
+    flat = scores.flatten(1)
+    top, index = flat.topk(min(4 * config.max_boxes, flat.shape[1]))
+    cells_a_class = scores.shape[-2] * scores.shape[-1]
+    label, cell = index // cells_a_class, index % cells_a_class
+    group = torch.tensor(group_of_class(classes, config), device=label.device)[label]
+    flat_codes = codes.float().permute(0, 1, 3, 4, 2).flatten(2, 3)
+    sample = torch.arange(len(top), device=label.device)[:, None]
+    code = flat_codes[sample, group, cell].cpu().numpy().astype(np.float64)
+    top, label, cell = top.cpu().numpy().astype(np.float64), label.cpu().numpy(), cell.cpu().numpy()
+    radii = np.array([config.suppression[name].radius for name in classes])
+    boxes = []
+    for s in range(len(top)):
+        keep = (top[s] >= min_score) & (top[s] > 1e-6)
+        found = boxes_from_codes(code[s][keep], cell[s][keep], top[s][keep], label[s][keep], grid, classes)
+        boxes.append(found[suppress(found, radii, config.max_boxes)])
+    return boxes
+
+
+def boxes_from_codes(
+    code: np.ndarray, cell: np.ndarray, scores: np.ndarray, labels: np.ndarray, grid: BevGrid, classes: tuple[str, ...]
+) -> Boxes:
+    """Box codes (N, BOX_CODE) at flat cell indices (N,) to boxes in the base frame."""
+    center_cells = np.stack([cell % grid.columns, cell // grid.columns], axis=-1) + 0.5 + code[:, :2]
+    return Boxes(
+        centers=np.concatenate([grid.to_meters(center_cells), code[:, 2:3]], axis=-1),
+        sizes=np.exp(np.clip(code[:, 3:6], -5.0, 5.0)),
+        yaws=np.arctan2(code[:, 6], code[:, 7]),
+        velocities=code[:, 8:10],
+        scores=scores,
+        labels=labels,
+        class_names=classes,
+    )
+
+
+def suppress(boxes: Boxes, radii: np.ndarray, max_boxes: int) -> np.ndarray:
+    """Greedy suppression by centre distance within each class ("circle NMS").
+
+    Args:
+        boxes: best score first.
+        radii: (classes,) metres.
+
+    Returns:
+        Indices of the boxes kept, best first, at most ``max_boxes``.
+    """
+    xy = boxes.centers[:, :2]
+    alive = np.isfinite(xy).all(axis=1)
+    kept = []
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == max_boxes:
+            break
+        same = boxes.labels[i + 1 :] == boxes.labels[i]
+        near = ((xy[i + 1 :] - xy[i]) ** 2).sum(axis=1) < radii[boxes.labels[i]] ** 2
+        alive[i + 1 :] &= ~(same & near)
+    return np.array(kept, dtype=np.int64)

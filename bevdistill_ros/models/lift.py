@@ -1,0 +1,114 @@
+"""Lift-splat view transform (Philion & Fidler 2020): image features to BEV by a depth distribution for every pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bevdistill_ros.config import LiftConfig
+from bevdistill_ros.geometry import BevGrid
+from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool, make_pool_plan
+
+
+class Lift(nn.Module):
+    """Depth distribution times context, pooled over the points of each BEV cell.
+
+    The pool plan depends on the calibration alone: in evaluation mode it is made anew only when calibration or mask change.
+    """
+
+    def __init__(self, config: LiftConfig, grid: BevGrid) -> None:
+        super().__init__()
+        self.config, self.grid = config, grid
+        self.depth_net = nn.Sequential(
+            nn.Conv2d(config.neck_channels, config.neck_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(config.neck_channels),
+            nn.ReLU(True),
+            nn.Conv2d(config.neck_channels, config.bins + config.channels, 1),
+        )
+        bin_size = (config.depth_max - config.depth_min) / config.bins
+        centers = config.depth_min + (torch.arange(config.bins) + 0.5) * bin_size
+        self.register_buffer("depths", centers, persistent=False)
+        self._cached: tuple[tuple[Tensor, Tensor, Tensor, tuple[int, int]], PoolPlan] | None = None
+
+    def forward(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> Tensor:
+        """Image features to BEV features.
+
+        Args:
+            features: (B, N, C, h, w) at ``config.stride``.
+            K: (B, N, 3, 3) of the network's input images.
+            ego_T_cam: (B, N, 4, 4).
+            mask: (B, N) bool, the cameras present.
+
+        Returns:
+            (B, channels, rows, columns).
+        """
+        batch, cameras, _, h, w = features.shape
+        out = self.depth_net(features.flatten(0, 1))
+        depth, context = out.split([self.config.bins, self.config.channels], dim=1)
+        depth = depth.softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, self.config.bins)
+        context = context.permute(0, 2, 3, 1).reshape(-1, self.config.channels)
+        return bev_pool(context, depth, self.plan(K, ego_T_cam, mask, (h, w)))
+
+    @torch.no_grad()
+    def plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
+        """The pool plan of a calibration, for feature maps of ``size`` = (h, w)."""
+        if self.training:
+            return self._make_plan(K, ego_T_cam, mask, size)
+        cached = self._cached  # read once: another thread may replace it
+        if cached is not None:
+            old_K, old_T, old_mask, old_size = cached[0]
+            same_place = old_size == size and old_K.device == K.device and old_K.shape == K.shape
+            if same_place and torch.equal(old_K, K) and torch.equal(old_T, ego_T_cam) and torch.equal(old_mask, mask):
+                return cached[1]
+        # Ordinary tensors even when called in inference mode: a later call may need gradients.
+        with torch.inference_mode(False):
+            plan = self._make_plan(K, ego_T_cam, mask, size)
+            self._cached = ((K.clone(), ego_T_cam.clone(), mask.clone(), size), plan)
+        return plan
+
+    def _make_plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
+        # Coordinate by coordinate: no tensor of all points is made that is not needed.
+        rays, origin = self._rays(K, ego_T_cam, size)
+        x, y, z = (rays[..., i, None] * self.depths.to(K.dtype) + origin[..., i, None] for i in range(3))
+        x, y = (x - self.grid.x_min) / self.grid.cell, (y - self.grid.y_min) / self.grid.cell
+        valid = (
+            mask[:, :, None, None, None]
+            & (x >= 0)
+            & (x < self.grid.columns)
+            & (y >= 0)
+            & (y < self.grid.rows)
+            & (z >= self.config.z_min)
+            & (z < self.config.z_max)
+        )
+        shape = (K.shape[0], -1, len(self.depths))
+        return make_pool_plan(*(a.reshape(shape) for a in (x, y, valid)), self.grid.rows, self.grid.columns)
+
+    def frustum(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, N, h, w, D, 3) base-frame points of every feature pixel's centre at every depth; depth is along the optical axis."""
+        rays, origin = self._rays(K, ego_T_cam, size)
+        return rays[..., None, :] * self.depths.to(K.dtype)[:, None] + origin[..., None, :]
+
+    def _rays(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Rays (B, N, h, w, 3) of one metre of depth through the feature pixels' centres, in the base frame, and their origins."""
+        h, w = size
+        # Centre of a feature pixel in input pixels (integer coordinates are pixel centres).
+        v, u = torch.meshgrid(
+            (torch.arange(h, device=K.device) + 0.5) * self.config.stride - 0.5,
+            (torch.arange(w, device=K.device) + 0.5) * self.config.stride - 0.5,
+            indexing="ij",
+        )
+        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).to(K.dtype)
+        # Products element by element, not matmul, which autocast and TF32 would round to some decimetres at 50 m.
+        ego_R_ray = (ego_T_cam[..., :3, :3, None] * _inverse_intrinsics(K)[..., None, :, :]).sum(-2)
+        rays = (ego_R_ray[:, :, None, None] * pixels[..., None, :]).sum(-1)
+        return rays, ego_T_cam[:, :, None, None, :3, 3]
+
+
+def _inverse_intrinsics(K: Tensor) -> Tensor:
+    """Inverse of (..., 3, 3) matrices with last row 0 0 1; in closed form, so a masked camera's singular K raises nothing."""
+    a, b, c = K[..., 0, 0], K[..., 0, 1], K[..., 0, 2]
+    d, e, f = K[..., 1, 0], K[..., 1, 1], K[..., 1, 2]
+    det = a * e - b * d
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+    rows = [e / det, -b / det, (b * f - c * e) / det, -d / det, a / det, (c * d - a * f) / det, zero, zero, one]
+    return torch.stack(rows, dim=-1).view(K.shape)

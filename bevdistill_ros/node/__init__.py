@@ -1,0 +1,1 @@
+"""The ROS 2 side: everything here needs rclpy; nothing outside of this folder does."""

@@ -1,0 +1,340 @@
+"""Where the cameras are and how they image: from CameraInfo and TF, or from a YAML file in place of either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tf2_ros
+import yaml
+from rclpy.time import Time
+
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.geometry import (
+    Camera,
+    crop_matrix,
+    ego_ref_T_cam,
+    make_transform,
+    resize_matrix,
+    rotation_from_quaternion,
+)
+
+MAX_IMAGE_SIDE = 65_535
+"""Pixels; JPEG's own limit. Larger sizes in a CameraInfo are nonsense."""
+
+
+@dataclass(frozen=True, eq=False)
+class Intrinsics:
+    """How a camera images.
+
+    Attributes:
+        camera: K, size and distortion of the images as they arrive.
+        frame_T_image: (4, 4), from the camera that ``camera`` describes to the frame of the message; they differ
+            where P of a rectified camera has a fourth column (a stereo pair gives both cameras in the left one's
+            frame).
+    """
+
+    camera: Camera
+    frame_T_image: np.ndarray
+
+
+def intrinsics_from_info(info: Any, rectified: bool = False) -> Intrinsics:
+    """The camera of a sensor_msgs/CameraInfo, for images as its binning and region of interest deliver them.
+
+    Width, height, K and P are of the full sensor, as the message defines them. A region of interest crops, then
+    binning joins whole blocks of pixels; with pixel centres at integers that moves the principal point by half a
+    pixel of each size (``geometry.resize_matrix``).
+
+    Args:
+        info: the message.
+        rectified: the images are undistorted by P; else they are raw, and K and D hold.
+
+    Raises:
+        ValueError: the message does not describe a camera. The text names the field.
+    """
+    if not (0 < info.width <= MAX_IMAGE_SIDE and 0 < info.height <= MAX_IMAGE_SIDE):
+        raise ValueError(
+            f"width and height are {info.width}x{info.height}: the driver has no calibration for this image size"
+        )
+    field = "p" if rectified else "k"
+    matrix = np.array(getattr(info, field), dtype=np.float64).reshape(3, -1)
+    if not matrix.any():
+        raise ValueError(f"field {field} is all zero: calibrate the camera, or give it in calibration_file")
+    K = matrix[:, :3]
+    baseline = np.zeros(3)
+    if rectified:
+        # P = [K | K t]: the point p of the frame is at p + t in the camera that K describes.
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(K)) < 1e-12:
+            raise ValueError(f"field p = {matrix.reshape(-1).tolist()} is no projection matrix")
+        baseline = -np.linalg.solve(K, matrix[:, 3])
+    left, top, width, height = _region(info)
+    binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
+    if width < binning_x or height < binning_y:
+        raise ValueError(f"binning {binning_x}x{binning_y} leaves nothing of {width}x{height} pixels")
+    A = resize_matrix(1 / binning_x, 1 / binning_y) @ crop_matrix(left, top)
+    try:
+        camera = Camera(
+            K=A @ K,
+            width=width // binning_x,
+            height=height // binning_y,
+            distortion_model="" if rectified else info.distortion_model,
+            D=np.zeros(0) if rectified else np.array(info.d, dtype=np.float64),
+        )
+    except ValueError as error:
+        fields = "p" if rectified else "k, d or distortion_model"
+        raise ValueError(f"field {fields}: {error}") from None
+    return Intrinsics(camera, make_transform(translation=baseline))
+
+
+def _region(info: Any) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the region of interest; a region of zeros means the whole sensor."""
+    roi = info.roi
+    if roi.width == 0 and roi.height == 0:
+        return 0, 0, info.width, info.height
+    if (
+        roi.width == 0
+        or roi.height == 0
+        or roi.x_offset + roi.width > info.width
+        or roi.y_offset + roi.height > info.height
+    ):
+        raise ValueError(
+            f"field roi: {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) is not inside of "
+            f"{info.width}x{info.height}"
+        )
+    return roi.x_offset, roi.y_offset, roi.width, roi.height
+
+
+# ---------------------------------------------------------------------------------------------------------- YAML file
+
+
+@dataclass(frozen=True, eq=False)
+class FileCalibration:
+    """What a calibration file says of one camera; None where it leaves that to CameraInfo, TF or the image."""
+
+    camera: Camera | None = None
+    base_T_camera: np.ndarray | None = None
+    frame_id: str | None = None
+
+
+_INTRINSIC_KEYS = ("width", "height", "K", "distortion_model", "D")
+
+
+def load_calibration_file(path: str | Path) -> dict[str, FileCalibration]:
+    """Read a calibration file; config/nuscenes_rig.yaml documents the format.
+
+    Returns:
+        By camera name.
+
+    Raises:
+        UserError: the file is missing or wrong. The text names the file and the field.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: calibration file cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    cameras = document.get("cameras") if isinstance(document, Mapping) else None
+    if not isinstance(cameras, Mapping) or not cameras:
+        raise UserError(f"{path}: must hold 'cameras:' with one entry a camera")
+    return {str(name): _file_camera(f"{path}: cameras.{name}", entry) for name, entry in cameras.items()}
+
+
+def _file_camera(where: str, entry: Any) -> FileCalibration:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where}: must be a mapping")
+    known = (*_INTRINSIC_KEYS, "base_T_camera", "frame_id")
+    unknown = [key for key in entry if key not in known]
+    if unknown:
+        raise UserError(f"{where}.{unknown[0]}: unknown field; the fields are {', '.join(known)}")
+    camera = None
+    if any(key in entry for key in _INTRINSIC_KEYS):
+        size = {}
+        for key in ("width", "height"):
+            value = entry.get(key)
+            if type(value) is not int or not 0 < value <= MAX_IMAGE_SIDE:
+                raise UserError(f"{where}.{key}: must be a positive number of pixels, not {value!r}")
+            size[key] = value
+        model = entry.get("distortion_model", "plumb_bob")
+        K = _numbers(f"{where}.K", entry.get("K"), 9)
+        D = _numbers(f"{where}.D", entry.get("D", []), None)
+        try:
+            camera = Camera(K=K.reshape(3, 3), **size, distortion_model=str(model), D=D)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+    mount = None
+    if "base_T_camera" in entry:
+        pose = entry["base_T_camera"]
+        if not isinstance(pose, Mapping) or set(pose) != {"translation", "rotation"}:
+            raise UserError(f"{where}.base_T_camera: must hold 'translation: [x, y, z]' and 'rotation: [x, y, z, w]'")
+        translation = _numbers(f"{where}.base_T_camera.translation", pose["translation"], 3)
+        quaternion = _numbers(f"{where}.base_T_camera.rotation", pose["rotation"], 4)
+        if abs(np.linalg.norm(quaternion) - 1) > 0.01:
+            raise UserError(
+                f"{where}.base_T_camera.rotation: must be a unit quaternion x, y, z, w, not {quaternion.tolist()}"
+            )
+        mount = make_transform(rotation_from_quaternion(quaternion), translation)
+    frame_id = entry.get("frame_id")
+    if frame_id is not None and (not isinstance(frame_id, str) or not frame_id):
+        raise UserError(f"{where}.frame_id: must be the name of a frame, not {frame_id!r}")
+    return FileCalibration(camera, mount, frame_id)
+
+
+def _numbers(where: str, value: Any, count: int | None) -> np.ndarray:
+    numbers = isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    if not numbers or (count is not None and len(value) != count) or not np.isfinite(value).all():
+        raise UserError(f"{where}: must be a list of {count or ''} finite numbers, not {value!r}".replace("  ", " "))
+    return np.array(value, dtype=np.float64)
+
+
+# ----------------------------------------------------------------------------------------------------------------- TF
+
+
+@dataclass(frozen=True, eq=False)
+class Mount:
+    """One camera of a set: its image's stamp (ns), and its frame for TF to place, or its pose in the base frame."""
+
+    stamp_ns: int
+    frame: str
+    base_T_camera: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RigPoses:
+    """Answer of ``TransformSource.attempt``.
+
+    Attributes:
+        base_T_camera: (4, 4) by camera: in the base frame at the set's reference time where ``motion_compensated``,
+            else as mounted. Cameras whose pose is not known are missing.
+        motion_compensated: whether the images' different times were brought to one (true also if they are all the
+            same).
+        problems: by camera, why its pose is not known or not exact.
+        motion_problem: why there was no compensation; empty if there was, or if none is wanted.
+    """
+
+    base_T_camera: dict[str, np.ndarray]
+    motion_compensated: bool
+    problems: dict[str, str]
+    motion_problem: str
+
+
+class _NotYet(Exception):
+    """The transform may still come: its frames are known, its time is ahead of what has been heard."""
+
+
+class _Unknown(Exception):
+    """The transform will not come by waiting; the text says why."""
+
+
+class TransformSource:
+    """Camera poses at a reference time, from a tf2 buffer.
+
+    Uses nothing but ``lookup_transform(target, source, time)`` with no timeout: the caller retries while the node's
+    executor goes on receiving transforms.
+    """
+
+    def __init__(self, buffer: Any, base_frame: str, fixed_frame: str) -> None:
+        self._buffer = buffer
+        self._base = base_frame
+        self._fixed = fixed_frame
+
+    def attempt(self, mounts: Mapping[str, Mount], t_ref: int, max_age_ns: int, last: bool) -> RigPoses | None:
+        """Try to place all cameras of a set.
+
+        Args:
+            mounts: the cameras of the set.
+            t_ref: reference time of the set, ns.
+            max_age_ns: how far the newest transform of a moving mount may lie from its image before it is of no use.
+            last: no further attempt will be made: do with what there is.
+
+        Returns:
+            The poses, or None if a transform that is missing may still come (never with ``last``).
+        """
+        waiting = False
+        mounted: dict[str, np.ndarray] = {}
+        problems: dict[str, str] = {}
+        for name, mount in mounts.items():
+            if mount.base_T_camera is not None:
+                mounted[name] = mount.base_T_camera
+                continue
+            if not mount.frame:
+                problems[name] = "neither the image nor its CameraInfo has a header.frame_id: the driver must fill it"
+                continue
+            try:
+                mounted[name] = self._lookup(self._base, mount.frame, mount.stamp_ns)
+            except _Unknown as error:
+                problems[name] = str(error)
+            except _NotYet as error:
+                waiting = True
+                newest, age_ns = self._newest(self._base, mount.frame, mount.stamp_ns)
+                if newest is not None and age_ns <= max_age_ns:
+                    mounted[name] = newest
+                    problems[name] = f"{error}; used the newest one, {age_ns / 1e6:.0f} ms older"
+                else:
+                    problems[name] = str(error)
+
+        fixed_T_base: dict[int, np.ndarray] = {}
+        motion_problem = ""
+        times = {t_ref} | {mount.stamp_ns for mount in mounts.values()}
+        moving = len(times) > 1
+        if self._fixed and moving:
+            for time_ns in sorted(times):
+                try:
+                    fixed_T_base[time_ns] = self._lookup(self._fixed, self._base, time_ns)
+                except (_Unknown, _NotYet) as error:
+                    waiting |= isinstance(error, _NotYet)
+                    motion_problem = f"motion between the images is not compensated (parameter fixed_frame): {error}"
+                    break
+        if waiting and not last:
+            return None
+        compensated = not moving or (bool(self._fixed) and not motion_problem)
+        if moving and compensated:
+            mounted = {
+                name: ego_ref_T_cam(fixed_T_base[t_ref], fixed_T_base[mounts[name].stamp_ns], pose)
+                for name, pose in mounted.items()
+            }
+        return RigPoses(mounted, compensated, problems, motion_problem)
+
+    def _lookup(self, target: str, source: str, time_ns: int) -> np.ndarray:
+        """``target_T_source`` at a time. Raises _NotYet or _Unknown."""
+        try:
+            return _matrix(self._buffer.lookup_transform(target, source, Time(nanoseconds=time_ns)))
+        except tf2_ros.ExtrapolationException as error:
+            # Ahead of what has been heard, or so far back that it is forgotten? Only the first is worth waiting for.
+            newest, age_ns = self._newest(target, source, time_ns)
+            text = f"no transform {target} <- {source} at the image's time: {_one_line(error)}"
+            raise (_NotYet if newest is None or age_ns > 0 else _Unknown)(text) from None
+        except tf2_ros.TransformException as error:
+            raise _Unknown(f"no transform {target} <- {source}: {_one_line(error)}") from None
+        except ValueError as error:
+            raise _Unknown(f"transform {target} <- {source} is no rigid transform: {error}") from None
+
+    def _newest(self, target: str, source: str, time_ns: int) -> tuple[np.ndarray | None, int]:
+        """The newest ``target_T_source``, and by how many ns it is older than ``time_ns`` (negative if it is newer)."""
+        try:
+            transform = self._buffer.lookup_transform(target, source, Time())
+            return _matrix(transform), time_ns - stamp_ns(transform.header.stamp)
+        except (tf2_ros.TransformException, ValueError):
+            return None, 0
+
+
+def stamp_ns(stamp: Any) -> int:
+    """Integer nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """4x4 of a geometry_msgs/TransformStamped. Raises ValueError where it is not a rigid transform."""
+    t, q = transform.transform.translation, transform.transform.rotation
+    translation = np.array([t.x, t.y, t.z])
+    if not np.isfinite(translation).all():
+        raise ValueError(f"its translation is {translation.tolist()}")
+    return make_transform(rotation_from_quaternion((q.x, q.y, q.z, q.w)), translation)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

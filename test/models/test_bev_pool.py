@@ -1,0 +1,61 @@
+"""BEV pooling against the plain scatter-add, values and gradients."""
+
+from __future__ import annotations
+
+import torch
+
+from bevdistill_ros.models.bev_pool import bev_pool, make_pool_plan
+
+
+def scatter_add_reference(context, depth, cells, valid, rows: int, columns: int):
+    """The straightforward way: every point's feature in memory, added to its cell."""
+    batch, pixels, bins = valid.shape
+    features = context.view(batch, pixels, 1, -1) * depth.view(batch, pixels, bins, 1)
+    sample = torch.arange(batch).view(-1, 1, 1)
+    rank = ((sample * rows + cells[..., 1]) * columns + cells[..., 0])[valid]
+    out = torch.zeros(batch * rows * columns, context.shape[-1], dtype=context.dtype)
+    return out.index_add(0, rank, features[valid]).view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def plan_of(cells, valid, rows: int, columns: int):
+    """The plan of points at the centres of integer cells (column, row); NaN where not valid."""
+    x, y = torch.where(valid[..., None], cells + 0.5, torch.nan).unbind(-1)
+    return make_pool_plan(x, y, valid, rows, columns)
+
+
+def random_case(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    batch, pixels, bins, channels, rows, columns = 2, 30, 5, 4, 6, 7
+    cells = torch.stack(
+        [torch.randint(0, n, (batch, pixels, bins), generator=generator) for n in (columns, rows)], dim=-1
+    )
+    valid = torch.rand(batch, pixels, bins, generator=generator) < 0.8
+    context = torch.randn(batch * pixels, channels, generator=generator, requires_grad=True)
+    depth = torch.rand(batch * pixels, bins, generator=generator, requires_grad=True)
+    return context, depth, cells, valid, rows, columns
+
+
+def test_pooling_equals_scatter_add_in_values_and_gradients() -> None:
+    for seed in range(3):
+        context, depth, cells, valid, rows, columns = random_case(seed)
+        pooled = bev_pool(context, depth, plan_of(cells, valid, rows, columns))
+        expected = scatter_add_reference(context, depth, cells, valid, rows, columns)
+        assert torch.allclose(pooled, expected, atol=1e-5)
+        weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
+        found = torch.autograd.grad((pooled * weight).sum(), (context, depth))
+        wanted = torch.autograd.grad((expected * weight).sum(), (context, depth))
+        for a, b in zip(found, wanted, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_one_point_by_hand() -> None:
+    cells = torch.tensor([[[[2, 1], [0, 0]]]])  # one pixel; depth 0 falls into column 2, row 1, depth 1 off the grid
+    plan = plan_of(cells, torch.tensor([[[True, False]]]), 3, 4)
+    pooled = bev_pool(torch.tensor([[10.0, 20.0]]), torch.tensor([[0.25, 0.75]]), plan)
+    assert pooled.shape == (1, 2, 3, 4)
+    assert pooled[0, :, 1, 2].tolist() == [2.5, 5.0] and pooled.sum() == 7.5
+
+
+def test_no_points_give_zeros() -> None:
+    context, depth, cells, valid, rows, columns = random_case(0)
+    assert not bev_pool(context, depth, plan_of(cells, torch.zeros_like(valid), rows, columns)).any()

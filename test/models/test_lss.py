@@ -1,0 +1,169 @@
+"""The LSS student: geometry of its lift, and the invariances that any rig relies on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bevdistill_ros.config import BackboneConfig, BevEncoderConfig, ImageConfig, LiftConfig, load_config
+from bevdistill_ros.geometry import BevGrid, invert, make_transform, rotation_z, transform_points
+from bevdistill_ros.models.lss import LSS
+from bevdistill_ros.models.resnet import ResNet
+from bevdistill_ros.paths import share_directory
+
+FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+def small_model():
+    """nano's architecture at a size for tests."""
+    model = load_config(share_directory() / "config" / "models" / "nano.yaml").model
+    return replace(
+        model,
+        image=ImageConfig(64, 96),
+        grid=BevGrid(-16.0, 16.0, -16.0, 16.0, 2.0),
+        backbone=BackboneConfig(18, 16),  # narrower ones crash oneDNN in the backward pass of odd image counts
+        lift=LiftConfig(stride=8, bins=10, depth_min=1.0, depth_max=21.0, channels=8, neck_channels=16),
+        bev=BevEncoderConfig(channels=8, halvings=1, blocks=1),
+        head=replace(model.head, channels=8),
+    )
+
+
+def rig(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """``count`` cameras all around, with noise as images."""
+    rng = np.random.default_rng(seed)
+    K = np.array([[60.0, 0.0, 47.5], [0.0, 60.0, 31.5], [0.0, 0.0, 1.0]])
+    poses = [
+        make_transform(rotation_z(2 * math.pi * i / count) @ FORWARD, rng.uniform(-1, 1, 3) + [0, 0, 1.5])
+        for i in range(count)
+    ]
+    return {
+        "images": torch.from_numpy(rng.integers(0, 256, (1, count, 64, 96, 3), dtype=np.uint8)),
+        "K": torch.from_numpy(np.tile(K, (1, count, 1, 1))).float(),
+        "ego_T_cam": torch.from_numpy(np.stack(poses)[None]).float(),
+    }
+
+
+@pytest.fixture(scope="module")
+def network() -> LSS:
+    torch.manual_seed(0)
+    network = LSS(small_model())
+    with torch.no_grad():  # statistics of real activations, so that the outputs are of ordinary size
+        network.train()(**rig(6, 1))
+    return network.eval()
+
+
+def run(network: LSS, **inputs) -> torch.Tensor:
+    with torch.no_grad():
+        outputs = network(**inputs)
+    return torch.cat([outputs.heatmap, outputs.codes.flatten(1, 2)], dim=1)
+
+
+def test_frustum_points_project_back_to_their_pixels(network: LSS) -> None:
+    inputs = rig(3)
+    points = network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12)).numpy()
+    assert points.shape == (1, 3, 8, 12, 10, 3)
+    ego_T_cam = inputs["ego_T_cam"][0, 2].double().numpy()
+    in_camera = transform_points(invert(ego_T_cam), points[0, 2, 5, 7])
+    assert np.allclose(in_camera[:, 2], np.arange(10) * 2 + 2.0, atol=1e-4)  # centres of the bins between 1 m and 21 m
+    pixels = in_camera @ inputs["K"][0, 2].double().numpy().T
+    # Column 7 at stride 8 covers pixels 56..63: its centre is 59.5.
+    assert np.allclose(pixels[:, :2] / pixels[:, 2:], [59.5, 43.5], atol=1e-3)
+
+
+def test_mixed_precision_does_not_touch_the_geometry(network: LSS) -> None:
+    inputs = rig(3)
+    exact = network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12)), exact)
+
+
+def test_gradients_after_inference_with_the_same_calibration(network: LSS) -> None:
+    inputs = rig(3)
+    with torch.inference_mode():
+        network(**inputs)
+    network(**inputs).heatmap.sum().backward()  # the plan that inference has cached serves here, too
+    assert network.backbone.conv1.weight.grad.abs().sum() > 0
+    network.zero_grad()
+
+
+def test_order_of_cameras_does_not_matter(network: LSS) -> None:
+    inputs = rig(6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    assert torch.allclose(
+        run(network, **inputs), run(network, **{k: v[:, order] for k, v in inputs.items()}), atol=1e-4
+    )
+
+
+def test_a_masked_camera_is_an_absent_one(network: LSS) -> None:
+    inputs = rig(6)
+    mask = torch.tensor([[True, True, False, True, True, False]])
+    expected = run(network, **{k: v[:, mask[0]] for k, v in inputs.items()})
+    # Whatever stands in for the missing camera, even a calibration that is no number.
+    inputs["images"][:, 2], inputs["K"][:, 2], inputs["ego_T_cam"][:, 5] = 255, math.nan, math.nan
+    found = run(network, **inputs, mask=mask)
+    assert torch.isfinite(found).all() and torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, run(network, **rig(6)), atol=1e-2)  # and it did matter
+
+
+def test_any_number_of_cameras(network: LSS) -> None:
+    for count in (1, 4, 8):
+        assert torch.isfinite(run(network, **rig(count))).all()
+
+
+def test_turning_the_rig_by_a_right_angle_turns_the_lifted_map(network: LSS) -> None:
+    inputs = rig(6)
+    with torch.no_grad():
+
+        def lifted(T: torch.Tensor) -> torch.Tensor:
+            features = torch.randn(1, 6, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+            return network.lift(features, inputs["K"], T, torch.ones(1, 6, dtype=torch.bool))
+
+        turned_T_ego = torch.from_numpy(make_transform(rotation_z(math.pi / 2))).float()
+        straight, turned = lifted(inputs["ego_T_cam"]), lifted(turned_T_ego @ inputs["ego_T_cam"])
+    # +x becomes +y: value at (row r, column c) moves to (row c, column last - r).
+    expected = torch.rot90(straight, -1, (2, 3))
+    same = torch.isclose(turned, expected, atol=1e-4).float().mean()
+    assert expected.abs().sum() > 0 and same > 0.99  # points on a cell's border may round to either side
+
+
+def test_pool_plan_follows_calibration_and_mask(network: LSS) -> None:
+    inputs = rig(4)
+    arguments = (inputs["K"], inputs["ego_T_cam"], torch.ones(1, 4, dtype=torch.bool), (8, 12))
+    first = network.lift.plan(*arguments)
+    assert (
+        network.lift.plan(*(a.clone() if torch.is_tensor(a) else a for a in arguments)) is first
+    )  # nothing changed: kept
+    moved = inputs["ego_T_cam"].clone()
+    moved[0, 1, 0, 3] += 1.0
+    assert network.lift.plan(arguments[0], moved, *arguments[2:]) is not first
+    masked = torch.tensor([[True, False, True, True]])
+    assert len(network.lift.plan(*arguments[:2], masked, (8, 12)).points) < len(first.points)
+
+
+def test_backbone_names_and_shapes_are_torchvisions() -> None:
+    names = {n: tuple(p.shape) for n, p in ResNet(50).named_parameters()}
+    assert names["conv1.weight"] == (64, 3, 7, 7) and names["layer1.0.downsample.0.weight"] == (256, 64, 1, 1)
+    assert names["layer4.2.conv3.weight"] == (2048, 512, 1, 1) and names["layer3.5.bn2.bias"] == (256,)
+    assert (
+        sum(int(np.prod(s)) for s in names.values()) == 25_557_032 - 2_049_000
+    )  # torchvision's count less the classifier's
+    assert sum(p.numel() for p in ResNet(18).parameters()) == 11_689_512 - 513_000
+
+
+@pytest.mark.parametrize("name", ["nano", "small", "lss_r50"])
+def test_shipped_models_run(name: str) -> None:
+    config = load_config(share_directory() / "config" / "models" / f"{name}.yaml").model
+    network = LSS(config).eval()
+    size = config.image.height, config.image.width
+    with torch.inference_mode():
+        outputs = network(
+            torch.zeros(1, 1, *size, 3, dtype=torch.uint8),
+            torch.tensor([[[[size[1] * 0.8, 0, size[1] / 2], [0, size[1] * 0.8, size[0] / 2], [0, 0, 1]]]]),
+            torch.from_numpy(make_transform(FORWARD)[None, None]).float(),
+        )
+    assert outputs.heatmap.shape == (1, 10, config.grid.rows, config.grid.columns)
+    assert outputs.codes.shape == (1, 6, 10, config.grid.rows, config.grid.columns)

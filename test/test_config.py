@@ -1,0 +1,72 @@
+"""Configuration files: round trip, overrides, and errors that name the field."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from bevdistill_ros.config import Config, ModelConfig, from_dict, load_config, to_dict
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.paths import share_directory
+
+MODELS = sorted((share_directory() / "config" / "models").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
+def test_shipped_configurations_read_and_round_trip(path) -> None:
+    config = load_config(path)
+    assert config.model.name == path.stem
+    assert from_dict(Config, yaml.safe_load(yaml.safe_dump(to_dict(config))), "again") == config
+
+
+def test_overrides(tmp_path) -> None:
+    config = load_config(
+        MODELS[0], ["training.steps=7", "training.augmentation.rig_yaw_deg=[[-10, 10]]", "training.learning_rate=1e-3"]
+    )
+    assert config.training.steps == 7
+    assert config.training.augmentation.rig_yaw_deg == ((-10.0, 10.0),)
+    assert config.training.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.stepps=7", "training: unknown field 'stepps'"),
+        ("training.steps=many", r"training.steps: expected int, found 'many'"),
+        ("training.steps=true", r"training.steps: expected int"),
+        ("training.augmentation.contrast=[1]", r"contrast: expected 2 values, found 1"),
+        ("model.head.groups=[[car]]", "every class of 'classes' exactly once"),
+        ("model.image.height=100", "multiples of 32"),
+        ("model.grid.cell=0.7", "whole number of cells"),
+        ("training.steps", "write it as section.field=value"),
+        ("training.steps.more=1", "no fields of its own"),
+        ("training.steps=[", "its value is not YAML"),
+        ("training.batch_size=0", "batch_size must be at least 1"),
+        ("training.precision=half", "precision 'half' is not one of"),
+        ("model.backbone.depth=42", "depth 42 is not one of"),
+        ("model.image.interpolation=cubic", "'cubic' is not one of"),
+        ("model.lift.stride=4", "stride must be 8 or 16"),
+        ("model.lift.depth_max=0.5", "depth_min < depth_max"),
+        ("model.head.suppression.car.kernel=2", "must be odd"),
+    ],
+)
+def test_wrong_fields_are_named(override: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load_config(MODELS[0], [override])
+
+
+def test_missing_files_and_fields_are_named(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("model: [unclosed")
+    with pytest.raises(UserError, match=r"bad\.yaml: is not YAML"):
+        load_config(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"bad\.yaml: is not YAML"):
+        load_config(tmp_path / "bad.yaml")
+    with pytest.raises(UserError, match="here: field 'name' is missing"):
+        from_dict(
+            ModelConfig,
+            {"classes": ["car"], **dict.fromkeys(("image", "grid", "backbone", "lift", "bev", "head"))},
+            "here",
+        )

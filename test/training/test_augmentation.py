@@ -1,0 +1,140 @@
+"""Augmentation keeps pixels, calibration and boxes consistent: a world point stays on its pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from bevdistill_ros.config import AugmentationConfig
+from bevdistill_ros.geometry import Boxes, Camera, invert, make_transform, rotation_z, transform_points
+from bevdistill_ros.training.augmentation import augment, drop_cameras, mirror, scale_world, warp_images
+from bevdistill_ros.training.data.nuscenes import Sample
+
+FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+K = np.array([[200.0, 0.0, 127.5], [0.0, 200.0, 47.5], [0.0, 0.0, 1.0]])
+
+
+def scene() -> Sample:
+    """Two cameras, ahead and behind; each sees one box whose centre is a white blob on its picture."""
+    poses = np.stack([make_transform(rotation_z(yaw) @ FORWARD, (0.5, 0.2, 1.5)) for yaw in (0.0, np.pi)])
+    boxes = Boxes(
+        centers=[[12, 2, 1.2], [-9, -1, 1.0]],
+        sizes=[[4, 2, 1.5], [3, 1, 1]],
+        yaws=[0.4, -2.0],
+        velocities=[[3, 1], [np.nan, np.nan]],
+        scores=[1, 1],
+        labels=[0, 0],
+        class_names=("car",),
+    )
+    sample = Sample(
+        "token", np.zeros((2, 96, 256, 3), np.uint8), np.stack([K, K]), poses, np.ones(2, bool), boxes, np.eye(4), 0, 0
+    )
+    for image, pixel in zip(sample.images, pixels_of_centers(sample), strict=True):
+        cv2.circle(image, tuple(int(v) for v in np.round(pixel * 16)), 6 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    return sample
+
+
+def pixels_of_centers(sample: Sample) -> list[np.ndarray]:
+    """Camera i images the centre of box i; by K and the pose alone, which may scale or have a skew."""
+    pixels = []
+    for K_i, T, center in zip(sample.K, sample.ego_T_cam, sample.boxes.centers, strict=True):
+        u, v, w = K_i @ transform_points(np.linalg.inv(T), center)
+        assert w > 0
+        pixels.append(np.array([u / w, v / w]))
+    return pixels
+
+
+def assert_consistent(sample: Sample) -> None:
+    for image, pixel in zip(sample.images, pixels_of_centers(sample), strict=True):
+        columns, rows = np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0]))
+        weight = np.maximum(image[..., 0].astype(float) - image[..., 0].min(), 0)
+        weight = np.where(weight > 0.5 * weight.max(), weight, 0)
+        assert (
+            np.abs([(weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()] - pixel).max() < 0.35
+        )
+
+
+def test_the_scene_itself_is_consistent() -> None:
+    assert_consistent(scene())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AugmentationConfig(rig_yaw_deg=((-180.0, 180.0),)),
+        AugmentationConfig(image_scale=(0.8, 1.2)),
+        AugmentationConfig(image_rotation_deg=(-20.0, 20.0)),
+        AugmentationConfig(image_shift=(-0.1, 0.1)),
+        AugmentationConfig(flip=1.0),
+        AugmentationConfig(bev_scale=(0.8, 1.2)),
+        AugmentationConfig(brightness=(-20, 20), contrast=(0.8, 1.2)),
+        AugmentationConfig(((-180.0, 180.0),), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05)),
+    ],
+)
+def test_world_points_stay_on_their_pixels(config: AugmentationConfig) -> None:
+    for seed in range(5):
+        changed = augment(scene(), config, np.random.default_rng(seed))
+        assert_consistent(changed)
+    assert any(
+        not np.array_equal(getattr(changed, name), getattr(scene(), name)) for name in ("images", "K", "ego_T_cam")
+    )  # it did do something
+
+
+def test_a_mirrored_rig_is_a_proper_rig() -> None:
+    mirrored = mirror(scene())
+    assert np.allclose(np.linalg.det(mirrored.ego_T_cam[:, :3, :3]), 1)
+    for K_i in mirrored.K:
+        Camera(K_i, 256, 96)  # positive focal lengths
+    assert np.allclose(mirrored.boxes.centers[0], [12, -2, 1.2]) and mirrored.boxes.yaws[0] == pytest.approx(-0.4)
+    assert np.allclose(mirrored.boxes.velocities[0], [3, -1])
+    # Corner by corner: the mirror image of every corner is a corner.
+    reflected = scene().boxes.corners() * (1, -1, 1)
+    distance = np.linalg.norm(mirrored.boxes.corners()[:, :, None] - reflected[:, None], axis=-1).min(axis=2)
+    assert np.allclose(distance, 0)
+    twice = mirror(mirrored)
+    assert np.allclose(twice.ego_T_cam, scene().ego_T_cam) and np.allclose(twice.K, scene().K)
+    assert np.array_equal(twice.images, scene().images)
+
+
+def test_scaling_scales_boxes_whole() -> None:
+    scaled = scale_world(scene(), 1.1).boxes
+    assert np.allclose(scaled.corners(), scene().boxes.corners() * 1.1) and np.allclose(
+        scaled.velocities[0], [3.3, 1.1]
+    )
+
+
+def test_yaw_intervals_are_kept_and_covered() -> None:
+    config = AugmentationConfig(rig_yaw_deg=((-180.0, -150.0), (10.0, 100.0)))
+    sample = replace(scene(), ego_T_cam=np.tile(np.eye(4), (2, 1, 1)))
+    yaws = []
+    for seed in range(300):
+        T = augment(sample, config, np.random.default_rng(seed)).ego_T_cam[0]
+        yaws.append(np.degrees(np.arctan2(T[1, 0], T[0, 0])))
+    yaws = np.array(yaws)
+    assert (((yaws >= -180) & (yaws <= -150)) | ((yaws >= 10) & (yaws <= 100))).all()
+    assert 0.15 < (yaws < 0).mean() < 0.35  # by length: 30 of 120 degrees
+
+
+def test_one_camera_always_stays() -> None:
+    dropped = drop_cameras(scene(), np.ones(2, bool), keep=1)
+    assert dropped.mask.tolist() == [False, True] and not dropped.images[0].any() and dropped.images[1].any()
+    assert drop_cameras(scene(), np.array([True, False]), keep=0).mask.tolist() == [False, True]
+
+
+def test_same_seed_same_sample() -> None:
+    config = AugmentationConfig(
+        ((-180.0, 180.0),), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05), (-9, 9), (0.9, 1.1), 0.3
+    )
+    a, b = (augment(scene(), config, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(a.images, b.images) and np.array_equal(a.ego_T_cam, b.ego_T_cam)
+
+
+def test_pixel_matrices_by_hand() -> None:
+    shift = np.array([[1.0, 0, 10], [0, 1, -5], [0, 0, 1]])
+    moved = warp_images(scene(), [shift, np.eye(3)])
+    assert np.allclose(moved.K[0, :2, 2], K[:2, 2] + [10, -5]) and np.array_equal(moved.images[1], scene().images[1])
+    assert np.array_equal(moved.images[0][:-5, 10:], scene().images[0][5:, :-10])
+    assert np.allclose(invert(moved.ego_T_cam) @ moved.ego_T_cam, np.eye(4))

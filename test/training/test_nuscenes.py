@@ -1,0 +1,147 @@
+"""The nuScenes-schema loader: t_ref, calibration and boxes against the tables, and against the real pictures."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from nuscenes.utils.data_classes import Box
+from pyquaternion import Quaternion
+
+from bevdistill_ros.config import CLASS_NAMES, ImageConfig
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.geometry import Camera, invert, transform_points, wrap_angle
+from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, turn_rig
+
+
+def load(root, **options) -> NuScenesCameras:
+    nusc = open_nuscenes(root, "v1.0-mini")
+    return NuScenesCameras(nusc, choose_samples(nusc), CLASS_NAMES, Preprocessor(ImageConfig(96, 256)), **options)
+
+
+def test_boxes_project_where_the_devkit_puts_them(keyframe_root) -> None:
+    """Our chain (global -> ego(t_ref) -> camera at its own time -> new K) against the devkit's own, for every camera."""
+    dataset = load(keyframe_root, hide_unseen=False)
+    nusc, sample = dataset.nusc, dataset[0]
+    compared = 0
+    for i, channel in enumerate(dataset.cameras):
+        token = nusc.get("sample", sample.token)["data"][channel]
+        _, devkit_boxes, K = nusc.get_sample_data(token)
+        centers = np.array([box.center for box in devkit_boxes])
+        theirs = Camera(K, 1600, 900).project(centers)[0]
+        # Their pixels in our image: scaled by 0.16 about pixel edges; the principal point goes to 0.3 of 96 rows, if it can.
+        top = min((K[1, 2] + 0.5) * 0.16 - 0.3 * 96, 144 - 96)
+        theirs = (theirs + 0.5) * 0.16 - 0.5 - [0, top]
+        ours = Camera(sample.K[i], 256, 96).project(
+            transform_points(invert(sample.ego_T_cam[i]), sample.boxes.centers)
+        )[0]
+        distance = np.linalg.norm(theirs[:, None] - ours[None], axis=-1)
+        assert (np.nanmin(distance, axis=1) < 1e-3).all()
+        compared += len(theirs)
+    assert compared > 50
+
+
+def test_reference_time_and_ego_motion(tiny_nuscenes) -> None:
+    dataset = load(tiny_nuscenes)
+    nusc, sample = dataset.nusc, dataset[1]
+    record = nusc.get("sample_data", nusc.get("sample", sample.token)["data"]["CAM_FRONT"])
+    assert sample.t_ref == record["timestamp"] * 1000 != sample.timestamp
+    for i, channel in enumerate(dataset.cameras):
+        own = nusc.get("sample_data", nusc.get("sample", sample.token)["data"][channel])
+        pose, mounting = (
+            nusc.get("ego_pose", own["ego_pose_token"]),
+            nusc.get("calibrated_sensor", own["calibrated_sensor_token"]),
+        )
+        p = np.array([0.3, -0.2, 8.0])
+        expected = Quaternion(pose["rotation"]).rotate(
+            Quaternion(mounting["rotation"]).rotate(p) + mounting["translation"]
+        )
+        assert np.allclose(
+            transform_points(sample.global_T_ego @ sample.ego_T_cam[i], p), expected + pose["translation"], atol=1e-9
+        )
+
+
+def test_boxes_are_at_the_reference_time(tiny_nuscenes) -> None:
+    dataset = load(tiny_nuscenes)
+    nusc, sample = dataset.nusc, dataset[1]
+    annotations = [nusc.get("sample_annotation", t) for t in nusc.get("sample", sample.token)["anns"]]
+    car = next(
+        a
+        for a in annotations
+        if a["category_name"] == "vehicle.car" and np.linalg.norm(nusc.box_velocity(a["token"])) > 1
+    )
+    velocity = nusc.box_velocity(car["token"])
+    moved = np.array(car["translation"]) + velocity * (sample.t_ref - sample.timestamp) * 1e-9
+    box = Box(moved, car["size"], Quaternion(car["rotation"]), velocity=tuple(velocity))
+    pose = invert(sample.global_T_ego)
+    in_ego = transform_points(pose, box.center)
+    i = np.argmin(np.linalg.norm(sample.boxes.centers - in_ego, axis=1))
+    assert np.allclose(sample.boxes.centers[i], in_ego, atol=1e-6) and sample.boxes.names[i] == "car"
+    assert np.allclose(sample.boxes.sizes[i], [car["size"][1], car["size"][0], car["size"][2]])
+    assert np.linalg.norm(sample.boxes.velocities[i]) == pytest.approx(np.linalg.norm(velocity[:2]))
+    # The devkit's corners of the same box, as a set, in the base frame.
+    theirs = transform_points(pose, box.corners().T)
+    ours = sample.boxes.corners()[i]
+    assert np.allclose(np.sort(np.linalg.norm(theirs[:, None] - ours[None], axis=-1).min(axis=1)), 0, atol=1e-3)
+
+
+def test_a_missing_camera_is_masked_and_the_reference_moves_on(tiny_nuscenes) -> None:
+    dataset = load(tiny_nuscenes)
+    data = dataset.nusc.get("sample", dataset.tokens[0])["data"]
+    removed = data.pop("CAM_FRONT")
+    try:
+        sample = dataset[0]
+    finally:
+        data["CAM_FRONT"] = removed
+    assert sample.mask.tolist() == [c != "CAM_FRONT" for c in dataset.cameras]
+    assert sample.t_ref in {
+        dataset.nusc.get("sample_data", t)["timestamp"] * 1000 for c, t in data.items() if c.startswith("CAM")
+    }
+
+
+def test_unseen_boxes_are_hidden(tiny_nuscenes) -> None:
+    hidden, shown = load(tiny_nuscenes)[0], load(tiny_nuscenes, hide_unseen=False)[0]
+    assert len(hidden.boxes) < len(shown.boxes)
+
+
+def test_turning_the_rig_turns_its_world(tiny_nuscenes) -> None:
+    sample = load(tiny_nuscenes)[0]
+    turned = turn_rig(sample, 0.7)
+    # In the cameras nothing changes, in the world neither.
+    for a, b in zip(sample.ego_T_cam, turned.ego_T_cam, strict=True):
+        old, new = (transform_points(invert(T), s.boxes.corners()) for T, s in ((a, sample), (b, turned)))
+        assert np.allclose(old, new, atol=1e-9)
+    back = turned.boxes.transformed(turned.global_T_ego)
+    assert np.allclose(back.centers, sample.boxes.transformed(sample.global_T_ego).centers)
+    assert np.allclose(wrap_angle(turned.boxes.yaws - sample.boxes.yaws - 0.7), 0)
+
+
+def test_choosing_samples(tiny_nuscenes) -> None:
+    nusc = open_nuscenes(tiny_nuscenes, "v1.0-mini")
+    assert len(choose_samples(nusc)) == 8 and len(choose_samples(nusc, split="mini_val")) == 4
+    assert choose_samples(nusc, scenes=["scene-0103"]) == choose_samples(nusc, split="mini_val")
+    with pytest.raises(UserError, match="--split nope: not one of"):
+        choose_samples(nusc, split="nope")
+    with pytest.raises(UserError, match="no scene 'scene-9'; it has scene-0061"):
+        choose_samples(nusc, scenes=["scene-9"])
+
+
+def test_bad_datasets_are_named(tiny_nuscenes, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"has no v1\.0-trainval/sample\.json; it has v1\.0-mini"):
+        open_nuscenes(tiny_nuscenes, "v1.0-trainval")
+    with pytest.raises(UserError, match="nor any other"):
+        open_nuscenes(tmp_path, "v1.0-mini")
+    with pytest.raises(UserError, match="no camera 'CAM_TOP'"):
+        load(tiny_nuscenes, cameras=["CAM_TOP"])
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_nuscenes, copy)
+    dataset = load(copy)
+    record = dataset.nusc.get("sample_data", dataset.nusc.get("sample", dataset.tokens[0])["data"]["CAM_BACK"])
+    (copy / record["filename"]).write_bytes(b"\xff\xd8 cut short")
+    with pytest.raises(UserError, match=rf"{record['filename']}.*decoded"):
+        dataset[0]
+    (copy / record["filename"]).unlink()
+    with pytest.raises(UserError, match=rf"{record['filename']}: cannot be read"):
+        dataset[0]

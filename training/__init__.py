@@ -1,0 +1,1 @@
+"""Training and evaluation; installed as ``bevdistill_ros.training``."""

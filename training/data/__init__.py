@@ -1,0 +1,1 @@
+"""Datasets: the nuScenes schema, and what is converted to and from it."""

@@ -1,0 +1,260 @@
+"""Camera keyframes of any dataset in the nuScenes schema, through nuscenes-devkit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from nuscenes.eval.detection.constants import DETECTION_NAMES
+from nuscenes.eval.detection.utils import category_to_detection_name
+from nuscenes.nuscenes import NuScenes
+from nuscenes.utils.splits import create_splits_scenes
+
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.geometry import (
+    Boxes,
+    Camera,
+    ego_ref_T_cam,
+    invert,
+    make_transform,
+    reference_time,
+    rotation_from_quaternion,
+    rotation_z,
+    yaw_of,
+)
+from bevdistill_ros.preprocess import Preprocessor
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One keyframe as the network sees it.
+
+    Attributes:
+        token: the sample's token.
+        images: (N, H, W, 3) uint8 BGR, preprocessed.
+        K: (N, 3, 3) of those images.
+        ego_T_cam: (N, 4, 4), base frame at ``t_ref``.
+        mask: (N,) bool, cameras present.
+        boxes: ground truth in the base frame at ``t_ref``.
+        global_T_ego: (4, 4) pose of the base frame at ``t_ref``.
+        t_ref: reference time, ns.
+        timestamp: the annotations' own time, ns.
+    """
+
+    token: str
+    images: np.ndarray
+    K: np.ndarray
+    ego_T_cam: np.ndarray
+    mask: np.ndarray
+    boxes: Boxes
+    global_T_ego: np.ndarray
+    t_ref: int
+    timestamp: int
+
+
+def open_nuscenes(root: str | Path, version: str) -> NuScenes:
+    """The devkit's tables, with a clear error where there are none.
+
+    Raises:
+        UserError: ``root`` holds no such version.
+    """
+    if not (Path(root) / version / "sample.json").is_file():
+        found = sorted(p.parent.name for p in Path(root).glob("*/sample.json"))
+        hint = f"; it has {', '.join(found)}" if found else ", nor any other nuScenes version"
+        raise UserError(f"{root}: has no {version}/sample.json{hint}")
+    try:
+        return NuScenes(version, str(root), verbose=False)
+    except (AssertionError, KeyError, ValueError, OSError) as error:
+        raise UserError(
+            f"{Path(root) / version}: the tables cannot be read ({type(error).__name__}: {error})"
+        ) from None
+
+
+def choose_samples(nusc: NuScenes, split: str | None = None, scenes: Sequence[str] | None = None) -> list[str]:
+    """Sample tokens in time order of an official split, of named scenes, or (neither given) of everything.
+
+    Raises:
+        UserError: a name is unknown, or nothing is chosen.
+    """
+    known = {scene["name"]: scene for scene in nusc.scene}
+    if split is not None:
+        splits = create_splits_scenes()
+        if split not in splits:
+            raise UserError(f"--split {split}: not one of nuScenes' splits {', '.join(sorted(splits))}")
+        chosen = [name for name in splits[split] if name in known]
+        if not chosen:
+            raise UserError(
+                f"{nusc.dataroot}: has no scene of split {split}; it has {_some(known)}: name them with --scenes"
+            )
+    elif scenes:
+        chosen = list(scenes)
+        for name in chosen:
+            if name not in known:
+                raise UserError(f"{nusc.dataroot}: has no scene '{name}'; it has {_some(known)}")
+    else:
+        chosen = list(known)
+    tokens = []
+    for name in chosen:
+        token = known[name]["first_sample_token"]
+        while token:
+            tokens.append(token)
+            token = nusc.get("sample", token)["next"]
+    if not tokens:
+        raise UserError(f"{nusc.dataroot}: the chosen scenes hold no samples")
+    return tokens
+
+
+def _some(names: Sequence[str] | dict) -> str:
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raise UserError unless every class is one of nuScenes' detection classes."""
+    unknown = [name for name in class_names if name not in DETECTION_NAMES]
+    if unknown:
+        raise UserError(f"class '{unknown[0]}' is not one of nuScenes' detection classes {', '.join(DETECTION_NAMES)}")
+
+
+class NuScenesCameras:
+    """A sequence of ``Sample``.
+
+    Args:
+        nusc: open tables.
+        tokens: the samples, see ``choose_samples``.
+        class_names: detection classes to keep; nuScenes' categories map to them as in nuScenes' detection task.
+        preprocessor: makes the images.
+        cameras: channels and their order; the first is the reference, whose stamp is t_ref. None takes every camera of the
+            dataset as listed there, but CAM_FRONT first.
+        cache: keep the preprocessed images in memory.
+        hide_unseen: leave out boxes that neither LiDAR nor radar has hit, as nuScenes' evaluation does.
+    """
+
+    def __init__(
+        self,
+        nusc: NuScenes,
+        tokens: Sequence[str],
+        class_names: Sequence[str],
+        preprocessor: Preprocessor,
+        cameras: Sequence[str] | None = None,
+        cache: bool = False,
+        hide_unseen: bool = True,
+    ) -> None:
+        self.nusc, self.tokens, self.class_names, self.preprocessor = (
+            nusc,
+            list(tokens),
+            tuple(class_names),
+            preprocessor,
+        )
+        check_class_names(self.class_names)
+        channels = [sensor["channel"] for sensor in nusc.sensor if sensor["modality"] == "camera"]
+        for camera in cameras or ():
+            if camera not in channels:
+                raise UserError(f"{nusc.dataroot}: has no camera '{camera}'; it has {', '.join(channels)}")
+        self.cameras = tuple(cameras or sorted(channels, key=lambda channel: channel != "CAM_FRONT"))
+        if not self.cameras:
+            raise UserError(f"{nusc.dataroot}: has no cameras")
+        self.hide_unseen = hide_unseen
+        self._cache: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.nusc.get("sample", self.tokens[index])
+        records = {c: self.nusc.get("sample_data", sample["data"][c]) for c in self.cameras if c in sample["data"]}
+        if not records:
+            raise UserError(
+                f"{self.nusc.dataroot}: sample {sample['token']} has none of the cameras {', '.join(self.cameras)}"
+            )
+        stamps = {camera: record["timestamp"] * 1000 for camera, record in records.items()}
+        t_ref = reference_time(stamps, self.cameras[0])
+        at_reference = next(records[camera] for camera, stamp in stamps.items() if stamp == t_ref)
+        global_T_ego = self._ego_pose(at_reference)
+        config = self.preprocessor.config
+        images = np.zeros((len(self.cameras), config.height, config.width, 3), np.uint8)
+        K = np.tile(np.eye(3), (len(self.cameras), 1, 1))
+        ego_T_cam = np.tile(np.eye(4), (len(self.cameras), 1, 1))
+        for i, camera in enumerate(self.cameras):
+            if camera in records:
+                images[i], K[i] = self._image(records[camera])
+                mounting = self.nusc.get("calibrated_sensor", records[camera]["calibrated_sensor_token"])
+                ego_T_cam[i] = ego_ref_T_cam(global_T_ego, self._ego_pose(records[camera]), _pose(mounting))
+        timestamp = sample["timestamp"] * 1000
+        return Sample(
+            token=sample["token"],
+            images=images,
+            K=K,
+            ego_T_cam=ego_T_cam,
+            mask=np.array([camera in records for camera in self.cameras]),
+            boxes=self._boxes(sample).transformed(invert(global_T_ego)).propagated((t_ref - timestamp) * 1e-9),
+            global_T_ego=global_T_ego,
+            t_ref=t_ref,
+            timestamp=timestamp,
+        )
+
+    def camera(self, record: dict) -> Camera:
+        """Calibration of a sample_data record; nuScenes' images are undistorted."""
+        sensor = self.nusc.get("calibrated_sensor", record["calibrated_sensor_token"])
+        return Camera(np.array(sensor["camera_intrinsic"]), record["width"], record["height"])
+
+    def _ego_pose(self, record: dict) -> np.ndarray:
+        return _pose(self.nusc.get("ego_pose", record["ego_pose_token"]))
+
+    def _image(self, record: dict) -> tuple[np.ndarray, np.ndarray]:
+        if self._cache is not None and record["token"] in self._cache:
+            return self._cache[record["token"]]
+        path = Path(self.nusc.dataroot) / record["filename"]
+        try:
+            result = self.preprocessor(path.read_bytes(), self.camera(record))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
+        if self._cache is not None:
+            self._cache[record["token"]] = result
+        return result
+
+    def _boxes(self, sample: dict) -> Boxes:
+        """Annotations in the global frame at the sample's time."""
+        rows = []
+        for token in sample["anns"]:
+            annotation = self.nusc.get("sample_annotation", token)
+            name = category_to_detection_name(annotation["category_name"])
+            seen = annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
+            if name not in self.class_names or (self.hide_unseen and not seen):
+                continue
+            width, length, height = annotation["size"]
+            yaw = yaw_of(_rotation(annotation["rotation"]))
+            velocity = self.nusc.box_velocity(token)[:2]
+            rows.append(
+                [*annotation["translation"], length, width, height, yaw, *velocity, self.class_names.index(name)]
+            )
+        if not rows:
+            return Boxes.empty(self.class_names)
+        table = np.array(rows, dtype=np.float64)
+        return Boxes(
+            table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:9], np.ones(len(table)), table[:, 9], self.class_names
+        )
+
+
+def turn_rig(sample: Sample, yaw: float) -> Sample:
+    """Turn the rig together with its world by ``yaw`` radians: same pictures, another base frame."""
+    turned_T_ego = make_transform(rotation_z(yaw))
+    return replace(
+        sample,
+        ego_T_cam=turned_T_ego @ sample.ego_T_cam,
+        boxes=sample.boxes.transformed(turned_T_ego),
+        global_T_ego=sample.global_T_ego @ invert(turned_T_ego),
+    )
+
+
+def _rotation(wxyz: Sequence[float]) -> np.ndarray:
+    w, x, y, z = wxyz
+    return rotation_from_quaternion((x, y, z, w))
+
+
+def _pose(record: dict) -> np.ndarray:
+    return make_transform(_rotation(record["rotation"]), record["translation"])

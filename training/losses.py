@@ -1,0 +1,37 @@
+"""Detection losses, as pure functions of predictions and targets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bevdistill_ros.config import CenterLossConfig
+from bevdistill_ros.models.lss import Outputs
+from bevdistill_ros.training.targets import CenterTargets
+
+
+def gaussian_focal_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+    """Sum over all cells of the penalty-reduced focal loss (CornerNet, Law & Deng 2018, eq. 1).
+
+    At centres (target 1): -(1 - p)^alpha log p; elsewhere: -(1 - target)^beta p^alpha log(1 - p).
+    """
+    p = logits.sigmoid()
+    at_center = target == 1
+    center = (1 - p) ** alpha * F.logsigmoid(logits)
+    elsewhere = (1 - target) ** beta * p**alpha * F.logsigmoid(-logits)
+    return -torch.where(at_center, center, elsewhere).sum()
+
+
+def center_losses(outputs: Outputs, targets: CenterTargets, config: CenterLossConfig) -> dict[str, Tensor]:
+    """Weighted losses by name: ``heatmap`` per centre, ``box`` (L1) per regressed cell. A batch without boxes has box loss 0."""
+    heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / max(targets.count, 1)
+    offset, z, size, yaw, velocity = config.weights
+    code_weight = outputs.codes.new_tensor([offset, offset, z, size, size, size, yaw, yaw, velocity, velocity]).view(
+        1, 1, -1, 1, 1
+    )
+    # Unknown velocities are NaN: they neither count nor pass a gradient.
+    known = targets.codes.isfinite() & (targets.weight[:, :, None] > 0)
+    difference = (outputs.codes.float() - torch.where(known, targets.codes, 0.0)).abs()
+    box = (torch.where(known, difference, 0.0) * code_weight).sum() / targets.weight.sum().clamp(min=1)
+    return {"heatmap": heatmap, "box": config.box_weight * box}
