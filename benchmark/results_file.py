@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from bevdistill_ros.files import write_atomically
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -21,7 +23,6 @@ def write_result(path: str | Path, figures: dict[str, Any], command: str | None 
     `command`: how the figures are made again, without paths of this machine; by default this process's own command
     line.
     """
-    path = Path(path)
     result = {
         "command": command or command_line(),
         "commit": commit(),
@@ -29,10 +30,7 @@ def write_result(path: str | Path, figures: dict[str, Any], command: str | None 
         "hardware": hardware(),
         "figures": figures,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    os.replace(draft, path)
+    write_atomically(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def command_line(arguments: list[str] | None = None) -> str:

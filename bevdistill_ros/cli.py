@@ -9,7 +9,7 @@ from bevdistill_ros import __version__
 from bevdistill_ros.errors import UserError
 
 VERBS = {
-    "detector": ("bevdistill_ros.node.detector_node", "the ROS 2 node: camera topics in, 3-D boxes out"),
+    "detector": ("bevdistill_ros.node.main", "the ROS 2 node: camera topics in, 3-D boxes out"),
     "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
     "convert": ("bevdistill_ros.training.convert", "turn a nuScenes dataset into a bag"),
     "train": ("bevdistill_ros.training.train", "train a student"),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import write_atomically
 from bevdistill_ros.training.data import nuscenes_to_bag
 from bevdistill_ros.training.data.bags import STORAGES, is_bag
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: complete bags are kept, the unfinished one is removed", file=sys.stderr)
         return 1
     if args.json:
-        _write_json(args.json, {"bags": bags})
+        write_atomically(args.json, json.dumps({"bags": bags}, indent=2) + "\n")
     return 0
 
 
@@ -140,16 +141,6 @@ def _write_with_progress(nuscenes, scene: dict, output: Path, options: nuscenes_
             bar.update(done - bar.n)
 
         return nuscenes_to_bag.write_scene(nuscenes, scene, output, options, progress)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    """Write a result file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _positive_int(text: str) -> int:

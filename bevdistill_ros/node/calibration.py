@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def _numbers(where: str, value: Any, count: int | None) -> np.ndarray:
     return np.array(value, dtype=np.float64)
 
 
-# ----------------------------------------------------------------------------------------------------------------- TF
+# ------------------------------------------------------------------------------------------- what is known of a camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +202,81 @@ class Mount:
     stamp_ns: int
     frame: str
     base_T_camera: np.ndarray | None = None
+
+
+class CalibrationStore:
+    """What is known of every camera but for TF: from the calibration file, else from its newest CameraInfo.
+
+    Safe to use from several threads.
+
+    Args:
+        file: what the calibration file says, by camera.
+        rectified: see ``intrinsics_from_info``.
+    """
+
+    def __init__(self, file: Mapping[str, FileCalibration], rectified: bool = False) -> None:
+        self._file = dict(file)
+        self._rectified = rectified
+        self._lock = threading.Lock()
+        self._heard: dict[str, tuple[Any, Intrinsics | None]] = {}  # last CameraInfo's content, and what it means
+        self._frames: dict[str, str] = {}
+
+    def needs_info(self, camera: str) -> bool:
+        """Whether this camera's CameraInfo is of use: the file does not say how it images."""
+        entry = self._file.get(camera)
+        return entry is None or entry.camera is None
+
+    def hear(self, camera: str, info: Any) -> bool:
+        """Take a sensor_msgs/CameraInfo, which mostly is the same as the last.
+
+        Returns:
+            Whether it takes the place of a different one.
+
+        Raises:
+            ValueError: it does not describe a camera, so none is known now; only raised for the first of equal ones.
+        """
+        content = (
+            info.width,
+            info.height,
+            tuple(info.k),
+            tuple(info.p),
+            tuple(info.d),
+            info.distortion_model,
+            info.binning_x,
+            info.binning_y,
+        )
+        content += (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+        with self._lock:
+            self._frames[camera] = info.header.frame_id
+            last = self._heard.get(camera)
+        if last is not None and last[0] == content:
+            return False
+        intrinsics = None
+        try:
+            intrinsics = intrinsics_from_info(info, self._rectified)
+        finally:  # an unusable one leaves nothing known
+            with self._lock:
+                self._heard[camera] = (content, intrinsics)
+        return last is not None
+
+    def intrinsics(self, camera: str) -> Intrinsics | None:
+        """How the camera images; None if that is not known."""
+        entry = self._file.get(camera)
+        if entry is not None and entry.camera is not None:
+            return Intrinsics(entry.camera, np.eye(4))  # a file gives the pose of the camera itself
+        with self._lock:
+            known = self._heard.get(camera)
+        return known[1] if known else None
+
+    def mount(self, camera: str, stamp_ns: int, image_frame: str) -> Mount:
+        """The camera at one image of it, whose header.frame_id counts if the file names no frame."""
+        entry = self._file.get(camera, FileCalibration())
+        with self._lock:
+            info_frame = self._frames.get(camera, "")
+        return Mount(stamp_ns, entry.frame_id or image_frame or info_frame, entry.base_T_camera)
+
+
+# ----------------------------------------------------------------------------------------------------------------- TF
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import write_atomically
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -35,6 +36,7 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 MINIMUM_DEPTH = 10  # of publishers' histories: bags are bursty
 STATIC_DEPTH = 1000  # at most: one publisher replaces all static broadcasters of the robot and must hold what each sent
 FLUSH_SECONDS = 4.0  # lost messages are noticed with a heartbeat, which Fast DDS sends every 3 s
+LINGER_SECONDS = 0.5  # best-effort subscribers acknowledge nothing, but read what is still in shared memory
 SETTLE_SECONDS = 0.5  # a new subscriber's remaining endpoints are discovered within this time
 EXAMPLE = """
 examples:
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     if args.json:
-        _write_json(args.json, summary)
+        write_atomically(args.json, json.dumps(asdict(summary), indent=2) + "\n")
     print(
         f"{'interrupted' if summary.interrupted else 'done'}: {sum(summary.messages.values())} messages on "
         f"{len(summary.messages)} topics in {summary.wall_s:.2f} s, {summary.passes} pass(es), at most "
@@ -347,7 +349,7 @@ class _Player:
             self.stop.wait(0.02)
 
     def _flush(self) -> None:
-        """Give reliable subscribers time for what is on its way: it would be lost with the publishers."""
+        """Give subscribers time for what is on its way: it would be lost with the publishers."""
         from rclpy.duration import Duration
 
         deadline = time.monotonic() + FLUSH_SECONDS
@@ -355,6 +357,7 @@ class _Player:
             while not self.stop.is_set() and time.monotonic() < deadline:
                 if publisher.wait_for_all_acked(Duration(seconds=0.05)):
                     break
+        self.stop.wait(LINGER_SECONDS)
 
 
 def _open(path: Path) -> Reader:
@@ -441,16 +444,6 @@ def _split_ros_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
         if argument == "--" and target is ros:
             target = own
     return own, ros
-
-
-def _write_json(path: Path, summary: Summary) -> None:
-    """Write a result file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(asdict(summary), indent=2) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _remapping(text: str) -> str:

@@ -82,7 +82,7 @@ def test_mixed_precision_does_not_touch_the_geometry(network: LSS) -> None:
 
 
 def test_gradients_after_inference_with_the_same_calibration(network: LSS) -> None:
-    inputs = rig(3)
+    inputs = rig(4)
     with torch.inference_mode():
         network(**inputs)
     network(**inputs).heatmap.sum().backward()  # the plan that inference has cached serves here, too

@@ -13,6 +13,8 @@ from tf2_ros import Buffer
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import make_transform, rotation_from_quaternion, rotation_z, transform_points
 from bevdistill_ros.node.calibration import (
+    CalibrationStore,
+    FileCalibration,
     Mount,
     TransformSource,
     intrinsics_from_info,
@@ -169,6 +171,33 @@ def test_wrong_files_are_refused_by_file_and_field(tmp_path, text, field) -> Non
 def test_missing_file() -> None:
     with pytest.raises(UserError, match="/nowhere/rig.yaml"):
         load_calibration_file("/nowhere/rig.yaml")
+
+
+# ------------------------------------------------------------------------------------------- what is known of a camera
+
+
+def test_the_newest_camera_info_counts_and_changes_are_told() -> None:
+    store = CalibrationStore({})
+    assert store.needs_info("a") and store.intrinsics("a") is None
+    assert [store.hear("a", info()), store.hear("a", info())] == [False, False]
+    assert store.hear("a", info(width=1280)) and store.intrinsics("a").camera.width == 1280
+    with pytest.raises(ValueError, match="width and height"):
+        store.hear("a", info(width=0))
+    assert store.intrinsics("a") is None
+    assert store.hear("a", info(width=0)) is False and store.intrinsics("a") is None  # told once
+    assert store.hear("a", info()) and store.intrinsics("a").camera.width == 1600
+
+
+def test_the_file_goes_before_messages_field_by_field() -> None:
+    camera, pose = intrinsics_from_info(info(width=640)).camera, make_transform(translation=(1, 2, 3))
+    store = CalibrationStore({"a": FileCalibration(camera), "b": FileCalibration(None, pose, "b_file")})
+    for name in "abc":
+        store.hear(name, info(header__frame_id=f"{name}_info"))
+    assert [store.needs_info(name) for name in "abc"] == [False, True, True]
+    assert [store.intrinsics(name).camera.width for name in "abc"] == [640, 1600, 1600]
+    assert [store.mount(name, T0, "image").frame for name in "abc"] == ["image", "b_file", "image"]
+    assert [store.mount(name, T0, "").frame for name in "abc"] == ["a_info", "b_file", "c_info"]
+    assert store.mount("b", T0, "").base_T_camera is pose and store.mount("a", T0, "").base_T_camera is None
 
 
 # ------------------------------------------------------------------------------------------------------------------ TF

@@ -252,6 +252,7 @@ PUBLISHER = textwrap.dedent("""
     while any(topic.get_subscription_count() == 0 for topic in topics.values()):
         assert time.monotonic() < end, "nobody subscribed"
         time.sleep(0.02)
+    sys.stdin.readline()  # the subscribers have found the publishers, too
     images = sorted(
         (start + k * period + int(offset), k, camera) for k in range(frames) for camera, offset in cameras.items()
     )
@@ -302,6 +303,12 @@ def test_between_two_processes_over_dds(node, threads):
         env=environment,
     )
     try:
+        spin_until(
+            executor,
+            lambda: rig.poll() is not None or all(source.sub.get_publisher_count() for source in filters.values()),
+        )
+        rig.stdin.write(b"go\n")
+        rig.stdin.flush()
         spin_until(executor, lambda: len(got) >= frames or rig.poll() is not None)
     finally:
         rig.communicate(timeout=PATIENCE)

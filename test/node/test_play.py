@@ -204,8 +204,10 @@ def test_best_effort_subscribers_match(talk_bag, listener, play):
     listener.listen("/talk", STRING, reliable=False)
     listener.listen("/tf_static", TF)  # volatile, as a careless node has it
     process = play(talk_bag, "--wait", "--rate", 4)
-    listener.wait(lambda got: numbers(got["/talk"])[-1:] == [20], "the last")
+    # Best effort promises no single message, but most of 21 arrive, in order.
+    listener.wait(lambda got: len(got["/talk"]) >= 15, "most")
     finish(process)
+    assert numbers(listener.received["/talk"]) == sorted(numbers(listener.received["/talk"]))
     assert len(listener.received["/tf_static"]) == 1
 
 
