@@ -18,14 +18,20 @@ from bevdistill_ros.detector import Detector
 from bevdistill_ros.geometry import Boxes, wrap_angle
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 
-REPEATS = 4
-PERIOD_S = 2.0  # slow enough for two CPU cores, so that no set is superseded
 PATIENCE_S = 120.0
 VERB = [sys.executable, "-c", "import sys; from bevdistill_ros.cli import main; sys.exit(main())"]
 
 
-def largest_difference(model: Path, data: Path, bag: Path) -> dict:
-    """Play the keyframes to the node and compare.
+def largest_difference(
+    model: Path, data: Path, bag: Path, threshold: float = 0.3, repeats: int = 4, period_s: float = 2.0
+) -> dict:
+    """Play a dataset's first keyframe to the node and compare.
+
+    Args:
+        bag: folder for the bag, replaced.
+        threshold: score from which boxes are compared.
+        repeats: how often the keyframe is played.
+        period_s: time between two; slow enough for two CPU cores, so that no set is superseded.
 
     Returns:
         ``node_vs_offline_max_abs``: greatest difference of any number of any box (m, rad, m/s, score); ``node_boxes`` and
@@ -37,18 +43,17 @@ def largest_difference(model: Path, data: Path, bag: Path) -> dict:
         nusc, choose_samples(nusc)[:1], detector.class_names, detector.preprocess, detector.cameras
     )
     sample = samples[0]
-    threshold = 0.3
     offline = detector(sample.images, sample.K, sample.ego_T_cam, sample.mask, score_threshold=threshold)
     shutil.rmtree(bag, ignore_errors=True)
-    repeat = ["--repeat", str(REPEATS), "--period", str(PERIOD_S), "--output", str(bag)]
+    repeat = ["--repeat", str(repeats), "--period", str(period_s), "--output", str(bag)]
     subprocess.run([*VERB, "convert", "--from-nuscenes", str(data), "--version", "v1.0-mini", *repeat], check=True)
     data_of = nusc.get("sample", sample.token)["data"]
     stagger = {
         c.lower(): (nusc.get("sample_data", data_of[c])["timestamp"] * 1000 - sample.t_ref) / 1e6
         for c in samples.cameras
     }
-    received = _play_to_node(model, bag, stagger, threshold)
-    offsets = [round(i * PERIOD_S * 1e9) for i in range(REPEATS)]
+    received = _play_to_node(model, bag, stagger, threshold, repeats)
+    offsets = [round(i * period_s * 1e9) for i in range(repeats)]
     worst, compared = 0.0, 0
     for stamp, boxes in received:
         if stamp - sample.t_ref not in offsets:
@@ -72,7 +77,9 @@ def difference(a: Boxes, b: Boxes) -> float:
     return max(float(np.abs(part).max(initial=0.0)) for part in parts)
 
 
-def _play_to_node(model: Path, bag: Path, stagger_ms: dict[str, float], threshold: float) -> list[tuple[int, Boxes]]:
+def _play_to_node(
+    model: Path, bag: Path, stagger_ms: dict[str, float], threshold: float, repeats: int
+) -> list[tuple[int, Boxes]]:
     """Run node and player as processes of their own; what the node published, with its stamps."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 90 + 1))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -108,7 +115,7 @@ def _play_to_node(model: Path, bag: Path, stagger_ms: dict[str, float], threshol
     try:
         processes.append(subprocess.Popen([*VERB, "play", str(bag), "--wait"]))
         give_up = time.monotonic() + PATIENCE_S
-        while len(received) < REPEATS and time.monotonic() < give_up:
+        while len(received) < repeats and time.monotonic() < give_up:
             rclpy.spin_once(node, timeout_sec=0.2)
             if processes[0].poll() is not None:
                 raise SystemExit("the node ended early")
@@ -119,8 +126,8 @@ def _play_to_node(model: Path, bag: Path, stagger_ms: dict[str, float], threshol
             process.wait(30)
         node.destroy_node()
         rclpy.shutdown()
-    if not received:
-        raise SystemExit("the node published nothing")
+    if len(received) < repeats:
+        raise SystemExit(f"the node published {len(received)} of {repeats} sets within {PATIENCE_S:.0f} s")
     return received
 
 
