@@ -6,7 +6,7 @@
 #
 # Variables:
 #   PYTHON        Python to make the environment with, 3.10 or later         (python3)
-#   VENV          where the environment lies                                  (.venv)
+#   VENV          where the environment lies; one of another Python is refused, not replaced   (.venv)
 #   TORCH         requirement for torch                                       (torch==2.13.0)
 #   TORCH_SOURCE  pip options for torch, as for a CPU build, which is much smaller than the CUDA one of PyPI:
 #                 make test TORCH_SOURCE="--find-links FOLDER_OF_WHEELS"

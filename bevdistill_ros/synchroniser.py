@@ -161,7 +161,7 @@ class Synchroniser:
 
     cameras       names, in the order of the mask.
     offsets_ns    nominal exposure offset of every camera within a frame, up to a common shift; zeros for cameras that
-                  are triggered together. None: learnt from the first second of the stream, where that identifies them.
+                  are triggered together. None: learnt from the first eight stamps of each, where those identify them.
                   Until then nothing is emitted; `offset_state` and `offset_reason` tell how it stands.
     tolerance_ns  greatest difference of corrected stamps within a set: at least twice the jitter of the stamps plus
                   the error of the offsets.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Make the virtual environment that stands in for a ROS 2 install.
 # Usage: environment.sh PYTHON VENV TORCH [PIP OPTIONS FOR TORCH]...
-# It is made again, or brought up to date, only when the requirements, the Python or the torch asked for have changed;
-# what it was made from is written down last, so that a failed installation starts over.
+# It is made, or brought up to date, only when the requirements or the torch asked for have changed; what it was made from is
+# written down last, so that a failed installation starts over. An environment of another Python, or a folder that is no
+# environment of ours, is left alone: the user decides what becomes of it.
 set -euo pipefail
 python=$1 venv=$2 torch=$3
 shift 3
@@ -16,12 +17,28 @@ wanted=$({
 } | sha256sum)
 made_from=$venv/.made_from
 [ "$(cat "$made_from" 2>/dev/null)" != "$wanted" ] || exit 0
-rm -f "$made_from"
 
-if [ "$("$venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null)" != "$version" ]; then
+ours=$venv/.bevdistill # there from the first moment on, also while an installation is unfinished
+if [ ! -e "$venv" ] || [ -z "$(ls -A "$venv")" ]; then
     echo "making $venv with Python ${version%% *}"
-    "$python" -m venv --clear "$venv"
+    mkdir -p "$venv"
+    echo "made by the Makefile of bevdistill_ros" >"$ours"
+    "$python" -m venv "$venv"
+elif [ ! -e "$ours" ]; then
+    echo "error: $venv is not an environment that this Makefile has made: name another with VENV=" >&2
+    exit 1
+elif [ ! -x "$venv/bin/pip" ]; then
+    "$python" -m venv --clear "$venv" # an interrupted start
+    echo "made by the Makefile of bevdistill_ros" >"$ours"
+else
+    found=$("$venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null || true)
+    if [ "$found" != "$version" ]; then
+        echo "error: $venv is of Python ${found%% *}, but $python is Python ${version%% *} or another build of it:" \
+            "name the same with PYTHON=, or another environment with VENV=, or remove $venv" >&2
+        exit 1
+    fi
 fi
+rm -f "$made_from"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet "$@"; }
 # torch first: the rest then takes the one that is there, CPU or CUDA
 if [ -n "$torch" ]; then

@@ -18,7 +18,7 @@ from bevdistill_ros.training.data.bags import STORAGES, is_bag
 
 EXAMPLE = """
 examples:
-  bevdistill convert --from-nuscenes /data/nuscenes --scenes scene-0061 --output scene-0061_bag
+  bevdistill convert --from-nuscenes /data/nuscenes --version v1.0-mini --scenes scene-0061 --output scene-0061_bag
   bevdistill convert --from-nuscenes /data/nuscenes --output bags --skip-existing    # every scene, a bag each
 """
 
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     nuscenes = parser.add_argument_group("nuScenes to bags")
-    nuscenes.add_argument("--version", default="v1.0-mini", help="the folder of tables (default: %(default)s)")
+    nuscenes.add_argument("--version", default="v1.0-trainval", help="the folder of tables (default: %(default)s)")
     nuscenes.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes by name (default: all)")
     nuscenes.add_argument(
         "--storage", choices=STORAGES, default="mcap", help="storage of the bag (default: %(default)s)"

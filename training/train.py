@@ -160,6 +160,7 @@ def _quiet() -> None:
         ".*GPU available but not used.*",
         ".*dataloader is not resumable.*",
         ".*log_every.*",
+        ".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 

@@ -121,7 +121,7 @@ class Health:
             found.append(
                 Trouble(
                     ERROR,
-                    f"no image for {silent:.1f} s on {seen.image_topic}{_publishers(seen.image_topic, publishers)}",
+                    f"no image for {silent:.1f} s on {seen.image_topic}{_publishers(seen.image_topic, publishers, True)}",
                 )
             )
         if infos == 0 and seen.info_topic:
@@ -150,15 +150,14 @@ class Health:
             return list(self._cameras)
 
 
-def _publishers(topic: str, count: Callable[[str], int] | None) -> str:
+def _publishers(topic: str, count: Callable[[str], int] | None, heard: bool = False) -> str:
+    """Who publishes a topic, in words; ``heard``: something has come on it before."""
     if count is None:
         return ""
     number = count(topic)
-    return (
-        " (nobody publishes it: check the name and namespace)"
-        if number == 0
-        else f" ({number} publisher{'s' * (number > 1)})"
-    )
+    if number:
+        return f" ({number} publisher{'s' * (number > 1)})"
+    return " (its publisher has gone)" if heard else " (nobody publishes it: check the name and namespace)"
 
 
 def status_message(

@@ -50,6 +50,8 @@ def test_camera_that_falls_silent_is_told_with_its_age() -> None:
     assert texts(health, "b") == [] and health.camera_values("b")["rate (Hz)"] == "10.00"
     clock.now += 2.0
     assert texts(health, "b") == ["no image for 2.1 s on /b/image"] and "rate (Hz)" not in health.camera_values("b")
+    gone = health.troubles("b", lambda topic: 0)[0].text
+    assert gone == "no image for 2.1 s on /b/image (its publisher has gone)"
     health.image_seen("b")
     assert texts(health, "b") == []
 

@@ -181,7 +181,22 @@ def camera_bag(request, tmp_path_factory) -> Path:
     root = request.getfixturevalue(request.param)
     path = tmp_path_factory.mktemp("bags") / "drive"
     repeat = ["--repeat", "3"] if request.param == "keyframe_root" else []
-    assert main(["--from-nuscenes", str(root), "--scenes", "scene-0061", "--output", str(path), *repeat]) == 0
+    assert (
+        main(
+            [
+                "--from-nuscenes",
+                str(root),
+                "--version",
+                "v1.0-mini",
+                "--scenes",
+                "scene-0061",
+                "--output",
+                str(path),
+                *repeat,
+            ]
+        )
+        == 0
+    )
     return path
 
 

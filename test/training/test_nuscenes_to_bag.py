@@ -40,7 +40,9 @@ DETECTION_NAMES = {
 
 
 def convert(root: Path, output: Path, *options: str, scenes: tuple[str, ...] = (SCENE,)) -> int:
-    return main(["--from-nuscenes", str(root), "--scenes", *scenes, "--output", str(output), *options])
+    return main(
+        ["--from-nuscenes", str(root), "--version", "v1.0-mini", "--scenes", *scenes, "--output", str(output), *options]
+    )
 
 
 def read(bag: Path) -> dict[str, list]:
@@ -446,13 +448,16 @@ def test_several_scenes_become_a_bag_each_and_finished_ones_are_kept(editable, t
     image = broken.read_bytes()
     broken.unlink()
     with pytest.raises(UserError, match=broken.name):
-        main(["--from-nuscenes", str(editable), "--output", str(output)])
+        main(["--from-nuscenes", str(editable), "--version", "v1.0-mini", "--output", str(output)])
     assert [p.name for p in output.iterdir()] == ["scene-0061"]
     first = (output / "scene-0061" / "scene-0061.mcap").stat().st_mtime_ns
     broken.write_bytes(image)
     with pytest.raises(UserError, match=r"scene-0061.*--skip-existing"):
-        main(["--from-nuscenes", str(editable), "--output", str(output)])
-    assert main(["--from-nuscenes", str(editable), "--output", str(output), "--skip-existing"]) == 0
+        main(["--from-nuscenes", str(editable), "--version", "v1.0-mini", "--output", str(output)])
+    assert (
+        main(["--from-nuscenes", str(editable), "--version", "v1.0-mini", "--output", str(output), "--skip-existing"])
+        == 0
+    )
     assert sorted(p.name for p in output.iterdir()) == ["scene-0061", "scene-0103"]
     assert (output / "scene-0061" / "scene-0061.mcap").stat().st_mtime_ns == first
     stamps = [{m.stamp for m in read(output / name)["/tf"]} for name in ("scene-0061", "scene-0103")]

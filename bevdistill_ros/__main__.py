@@ -1,0 +1,7 @@
+"""``python -m bevdistill_ros VERB``."""
+
+import sys
+
+from bevdistill_ros.cli import main
+
+sys.exit(main())
