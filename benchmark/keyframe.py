@@ -15,8 +15,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-
-import numpy as np
+from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from node_vs_offline import largest_difference
@@ -28,7 +27,7 @@ UNSEEN_YAWS = (35, 125, -145, -55)
 """Degrees; config/models/keyframe.yaml leaves gaps of 5 degrees to either side of each in training."""
 
 
-def train(name: str, data: Path, output: Path, *options: str) -> dict:
+def train(name: str, seed: int, data: Path, output: Path, *options: str) -> dict:
     """Train (or finish, or find finished) one model; its figures."""
     run, figures = output / name, output / f"{name}.json"
     if not figures.is_file():
@@ -44,7 +43,8 @@ def train(name: str, data: Path, output: Path, *options: str) -> dict:
             "--device",
             "cpu",
         ]
-        if bevdistill(["train", *arguments, *resume, *options, "--json", str(figures)]):
+        options = (*options, "--set", f"training.seed={seed}", "--json", str(figures))
+        if bevdistill(["train", *arguments, *resume, *options]):
             raise SystemExit(f"training {name} failed")
     return json.loads(figures.read_text())
 
@@ -72,32 +72,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="nuScenes root (v1.0-mini) with one sample")
     parser.add_argument("--output", type=Path, required=True, help="folder for trainings and pictures")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the trainings")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     data, output = arguments.data, arguments.output
     output.mkdir(parents=True, exist_ok=True)
 
-    seeing = train("seeing", data, output)
-    blind = train("blind", data, output, "--black-images")
     pictures = ["--pictures", str(output / "pictures")]
-    unseen = score("seeing", data, output, UNSEEN_YAWS, *pictures)
-    upright = score("seeing", data, output, (0,), *pictures)
-    black = score("blind", data, output, UNSEEN_YAWS, "--black-images")
-    runs = unseen["runs"]
+    seeds = []
+    for seed in arguments.seeds:
+        seeing, blind = f"seeing_{seed}", f"blind_{seed}"
+        cost = {
+            "seeing": train(seeing, seed, data, output)["cpu_s"] / 60,
+            "blind": train(blind, seed, data, output, "--black-images")["cpu_s"] / 60,
+        }
+        unseen = score(seeing, data, output, UNSEEN_YAWS, *(pictures if seed == arguments.seeds[0] else []))["runs"]
+        upright = score(seeing, data, output, (0,))["runs"][0]
+        black = score(blind, data, output, UNSEEN_YAWS, "--black-images")["runs"]
+        seeds.append(
+            {
+                "seed": seed,
+                "ap_2m_upright": upright["ap_2m"],
+                "ap_2m_unseen_yaw": mean(run["ap_2m"] for run in unseen),
+                "mate_unseen_yaw": mean(run["errors_present"]["ATE"] for run in unseen),
+                "maoe_unseen_yaw": mean(run["errors_present"]["AOE"] for run in unseen),
+                "ap_2m_black": mean(run["ap_2m"] for run in black),
+                "ap_2m_unseen_yaw_each": {str(run["rig_yaw_deg"]): run["ap_2m"] for run in unseen},
+                "ap_2m_by_class_upright": {
+                    name: metrics["ap"]["2.0"]
+                    for name, metrics in upright["classes"].items()
+                    if metrics["ground_truth"]
+                },
+                "training_cpu_minutes": cost,
+            }
+        )
+    summary = ("ap_2m_upright", "ap_2m_unseen_yaw", "mate_unseen_yaw", "maoe_unseen_yaw", "ap_2m_black")
+    model = output / f"seeing_{arguments.seeds[0]}" / "model.safetensors"
     figures = {
-        "ap_2m_upright": upright["runs"][0]["ap_2m"],
-        "ap_2m_unseen_yaw": float(np.mean([run["ap_2m"] for run in runs])),
-        "ap_2m_unseen_yaw_each": {str(run["rig_yaw_deg"]): run["ap_2m"] for run in runs},
-        "mate_unseen_yaw": float(np.mean([run["errors_present"]["ATE"] for run in runs])),
-        "maoe_unseen_yaw": float(np.mean([run["errors_present"]["AOE"] for run in runs])),
-        "ap_2m_black": float(np.mean([run["ap_2m"] for run in black["runs"]])),
-        "ap_2m_by_class_upright": {
-            name: metrics["ap"]["2.0"]
-            for name, metrics in upright["runs"][0]["classes"].items()
-            if metrics["ground_truth"]
-        },
-        "training_cpu_minutes": {"seeing": seeing["cpu_s"] / 60, "blind": blind["cpu_s"] / 60},
-        **largest_difference(output / "seeing" / "model.safetensors", data, output / "bag"),
+        **{name: mean(seed[name] for seed in seeds) for name in summary},
+        "spread": {name: [min(s[name] for s in seeds), max(s[name] for s in seeds)] for name in summary},
+        **largest_difference(model, data, output / "bag"),
+        "seeds": seeds,
     }
     print(json.dumps(figures, indent=2))
     if arguments.json:
