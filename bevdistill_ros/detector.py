@@ -17,6 +17,13 @@ from bevdistill_ros.models import build_network
 from bevdistill_ros.preprocess import Preprocessor
 
 
+def choose_device(name: str) -> str:
+    """The device that ``name`` means: ``auto`` is CUDA where there is any, else the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Detector:
     """A camera-only 3-D detector.
 
@@ -99,7 +106,8 @@ class Detector:
             present = np.asarray(mask, dtype=bool)
             if present.shape != (count,):
                 raise ValueError(f"expected a mask of shape ({count},), found {present.shape}")
-            images, K, ego_T_cam = images[present], K[present], ego_T_cam[present]
+            if not present.all():  # indexing copies the images
+                images, K, ego_T_cam = images[present], K[present], ego_T_cam[present]
         if not (np.isfinite(K).all() and np.isfinite(ego_T_cam).all()):
             raise ValueError("K or ego_T_cam of a camera that is not masked holds values that are not finite")
         if not len(images):

@@ -18,27 +18,24 @@ wanted=$({
 made_from=$venv/.made_from
 [ "$(cat "$made_from" 2>/dev/null)" != "$wanted" ] || exit 0
 
-ours=$venv/.bevdistill # there from the first moment on, also while an installation is unfinished
-if [ ! -e "$venv" ] || [ -z "$(ls -A "$venv")" ]; then
-    echo "making $venv with Python ${version%% *}"
-    mkdir -p "$venv"
-    echo "made by the Makefile of bevdistill_ros" >"$ours"
-    "$python" -m venv "$venv"
-elif [ ! -e "$ours" ]; then
+# The file is there from the first moment on, also while an installation is unfinished: it marks the environment as ours.
+if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$made_from" ]; then
     echo "error: $venv is not an environment that this Makefile has made: name another with VENV=" >&2
     exit 1
-elif [ ! -x "$venv/bin/pip" ]; then
-    "$python" -m venv --clear "$venv" # an interrupted start
-    echo "made by the Makefile of bevdistill_ros" >"$ours"
-else
-    found=$("$venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null || true)
-    if [ "$found" != "$version" ]; then
-        echo "error: $venv is of Python ${found%% *}, but $python is Python ${version%% *} or another build of it:" \
-            "name the same with PYTHON=, or another environment with VENV=, or remove $venv" >&2
-        exit 1
-    fi
 fi
-rm -f "$made_from"
+mkdir -p "$venv"
+[ -e "$made_from" ] || echo unfinished >"$made_from"
+if [ ! -x "$venv/bin/pip" ]; then
+    echo "making $venv with Python ${version%% *}"
+    "$python" -m venv "$venv"
+fi
+found=$("$venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null || true)
+if [ "$found" != "$version" ]; then
+    echo "error: $venv is of Python ${found%% *}, but $python is Python ${version%% *} or another build of it:" \
+        "name the same with PYTHON=, or another environment with VENV=, or remove $venv" >&2
+    exit 1
+fi
+echo unfinished >"$made_from"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet "$@"; }
 # torch first: the rest then takes the one that is there, CPU or CUDA
 if [ -n "$torch" ]; then

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from nuscenes.utils.splits import create_splits_scenes
 
-from bevdistill_ros.detector import Detector
+from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import BevGrid, Boxes, Camera, invert, make_transform, resize_matrix, rotation_z
@@ -120,7 +120,7 @@ def draw_sample(
 def main(argv: Sequence[str]) -> int:
     """Parse, evaluate, print a table; write JSON and pictures where asked."""
     arguments = _parser().parse_args(argv)
-    detector = Detector.from_checkpoint(arguments.checkpoint, _device(arguments.device))
+    detector = Detector.from_checkpoint(arguments.checkpoint, choose_device(arguments.device))
     nusc = open_nuscenes(arguments.data, arguments.version)
     tokens = choose_samples(nusc, arguments.split, arguments.scenes)
     yaws = arguments.rig_yaw_deg
@@ -210,14 +210,6 @@ def _make_folder(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{option}: {folder} cannot be made ({error.strerror})") from None
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _text(value: float | None) -> str:

@@ -261,9 +261,8 @@ class CalibrationStore:
 
     def intrinsics(self, camera: str) -> Intrinsics | None:
         """How the camera images; None if that is not known."""
-        entry = self._file.get(camera)
-        if entry is not None and entry.camera is not None:
-            return Intrinsics(entry.camera, np.eye(4))  # a file gives the pose of the camera itself
+        if not self.needs_info(camera):
+            return Intrinsics(self._file[camera].camera, np.eye(4))  # a file gives the pose of the camera itself
         with self._lock:
             known = self._heard.get(camera)
         return known[1] if known else None

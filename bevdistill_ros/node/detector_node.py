@@ -489,11 +489,9 @@ def _load_detector(path: str, device: str) -> Any:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
+    from bevdistill_ros.detector import choose_device
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return choose_device(name)
 
 
 def _warm_up(detector: Any, count: int) -> None:

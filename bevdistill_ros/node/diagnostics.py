@@ -121,7 +121,8 @@ class Health:
             found.append(
                 Trouble(
                     ERROR,
-                    f"no image for {silent:.1f} s on {seen.image_topic}{_publishers(seen.image_topic, publishers, True)}",
+                    f"no image for {silent:.1f} s on {seen.image_topic}"
+                    + _publishers(seen.image_topic, publishers, heard=True),
                 )
             )
         if infos == 0 and seen.info_topic:
