@@ -1,4 +1,4 @@
-# `make test` takes a fresh clone to tested: environment, build, lint, tests. See `make help`.
+# `make demo` takes a fresh clone to pictures of boxes, `make test` to tested. See `make help`.
 #
 # Without ROS 2, everything comes from PyPI into $(VENV): ROS 2 Jazzy wheels, and standalone/underlay for the packages
 # that PyPI lacks. Where a ROS 2 install is sourced (ROS_DISTRO is set), that one is used, with its own Python and
@@ -13,6 +13,8 @@
 #   JOBS          compilers at a time                                         (2)
 #   PYTEST        arguments for pytest instead of the whole of test/:
 #                 make test PYTEST="$PWD/test/underlay -x"
+#   DEMO          options of the demo, as of the verb `demo`:                 (--output demo_output)
+#                 make demo DEMO="--model runs/mine/model.safetensors --output demo_mine"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +22,7 @@ TORCH ?= torch==2.13.0
 TORCH_SOURCE ?=
 JOBS ?= 2
 PYTEST ?=
+DEMO ?= --output demo_output
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -46,7 +49,7 @@ endif
 help: ## show this
 	@echo "bevdistill_ros: make TARGET"
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
-	@echo "Variables are explained at the top of the Makefile: PYTHON VENV TORCH TORCH_SOURCE JOBS PYTEST"
+	@echo "Variables are explained at the top of the Makefile: PYTHON VENV TORCH TORCH_SOURCE JOBS PYTEST DEMO"
 
 .PHONY: env
 env: ## make or update the virtual environment (nothing to do where a ROS 2 install is sourced)
@@ -79,6 +82,10 @@ endif
 .PHONY: test
 test: lint build ## lint, then run the tests on what `build` installed
 	@$(enter); set +u; source install/setup.bash; set -u; standalone/run_tests.sh $(python) "$(ROOT)" $(PYTEST)
+
+.PHONY: demo
+demo: build ## a drive never trained on, played to the detector over DDS: pictures, bag and figures in demo_output/
+	@$(enter); set +u; source install/setup.bash; set -u; $(python) install/bevdistill_ros/lib/bevdistill_ros/demo $(DEMO)
 
 .PHONY: clean
 clean: ## remove what was built; the environment stays

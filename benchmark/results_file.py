@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.hardware import hardware
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -64,19 +64,3 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return head + ("+changes" if changed else "")
-
-
-def hardware() -> str:
-    """CPU model and cores usable, and the GPU where torch is in use and sees one."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux, or a processor that does not say
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    description = f"{model}, {cores} cores"
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        description += f", {torch.cuda.get_device_name()}"
-    return description

@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from bevdistill_ros.config import ModelConfig, from_dict, to_dict
@@ -37,8 +38,11 @@ class Checkpoint:
     training: dict[str, Any]
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: a reader sees the old file or the whole new one."""
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write atomically: a reader sees the old file or the whole new one.
+
+    ``half`` stores floating-point tensors as float16, for half the size; networks get float32 back.
+    """
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -47,6 +51,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "training": json.dumps(checkpoint.training),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     write_atomically(path, safetensors.torch.save(state, metadata))
 
 
@@ -70,7 +76,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 raise UserError(
                     f"{path}: has checkpoint version {metadata.get('version')}; this release reads version {VERSION}"
                 )
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            state = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a checkpoint, it is damaged or of another kind ({error})") from None
     try:

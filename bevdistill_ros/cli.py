@@ -11,6 +11,8 @@ from bevdistill_ros.errors import UserError
 VERBS = {
     "detector": ("bevdistill_ros.node.main", "the ROS 2 node: camera topics in, 3-D boxes out"),
     "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
+    "world": ("bevdistill_ros.training.world.generate", "make a synthetic dataset, bags, or both"),
+    "demo": ("bevdistill_ros.training.demo.command", "play a synthetic drive to the detector: pictures, figures"),
     "convert": ("bevdistill_ros.training.convert", "turn a nuScenes dataset into a bag"),
     "train": ("bevdistill_ros.training.train", "train a student"),
     "evaluate": ("bevdistill_ros.training.evaluate", "score a checkpoint: mAP, NDS, errors, pictures"),

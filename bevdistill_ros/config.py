@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,14 @@ CLASS_NAMES = (
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Arithmetic of a training: weights are always float32."""
+
+
+class Schedule(Enum):
+    """How the learning rate goes over the steps; training/schedule.py has the formulas."""
+
+    COSINE = "cosine"
+    ONE_CYCLE = "one_cycle"
+    CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ class AugmentationConfig:
         image_scale, image_rotation_deg: zoom about the image centre and rotation of each camera's image, drawn apart.
         image_shift: shift of each image as a fraction of its size.
         brightness, contrast: per set; brightness in grey levels, contrast a factor.
+        camera_brightness, camera_contrast: the same for each camera apart, on top of the set's.
+        grayscale: probability of turning a whole set grey.
         camera_drop: probability of masking each camera (one always stays).
     """
 
@@ -162,7 +173,15 @@ class AugmentationConfig:
     image_shift: tuple[float, float] = (0.0, 0.0)
     brightness: tuple[float, float] = (0.0, 0.0)
     contrast: tuple[float, float] = (1.0, 1.0)
+    camera_brightness: tuple[float, float] = (0.0, 0.0)
+    camera_contrast: tuple[float, float] = (1.0, 1.0)
+    grayscale: float = 0.0
     camera_drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "grayscale", "camera_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is no probability")
 
 
 @dataclass(frozen=True)
@@ -179,27 +198,44 @@ class CenterLossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained. One step is one optimiser update of ``batch_size`` samples."""
+    """How a model is trained. One step is one optimiser update of ``batch_size`` samples.
+
+    Attributes:
+        schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
+        gradient_clip: largest norm of the gradient; 0: no limit.
+        ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
+        workers: processes that load samples; 0: the training process does it itself.
+        log_every, checkpoint_every, pictures_every, validate_every: steps between logged values, saved states, pictures and
+            validations; 0: no pictures, and no validation but after the last step.
+    """
 
     steps: int
     batch_size: int = 4
     learning_rate: float = 2e-4
+    schedule: Schedule = Schedule.COSINE
     weight_decay: float = 0.01
     warmup_steps: int = 100
     gradient_clip: float = 35.0
+    ema_decay: float = 0.0
     workers: int = 0
     seed: int = 0
     precision: str = "32-true"
+    log_every: int = 20
     checkpoint_every: int = 500
+    pictures_every: int = 500
+    validate_every: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: CenterLossConfig = field(default_factory=CenterLossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.workers < 0:
-            raise ValueError("workers must not be negative")
+        for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay {self.ema_decay} must be at least 0 and below 1")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
 
@@ -230,6 +266,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, Enum):
+            return value.value
         return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     return plain(dataclasses.asdict(config))
@@ -281,6 +319,12 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         if not isinstance(data, Mapping):
             raise UserError(f"{where}: expected a mapping, found {data!r}")
         return {str(key): _convert(typing.get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        try:
+            return kind(data)
+        except ValueError:
+            known = ", ".join(str(member.value) for member in kind)
+            raise UserError(f"{where}: {data!r} is not one of {known}") from None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if kind is float and isinstance(data, str):  # YAML reads 1e-3 (no dot) as text

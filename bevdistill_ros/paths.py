@@ -7,10 +7,12 @@ from pathlib import Path
 from bevdistill_ros.errors import UserError
 
 PACKAGE = "bevdistill_ros"
+DEFAULT_MODEL = "nano"
+"""The shipped weights that are used where nothing else is asked for."""
 
 
 def share_directory() -> Path:
-    """The folder that holds `config/`.
+    """The folder that holds `config/` and `weights/`.
 
     It is looked for beside the module (`pip install`), in the ament index (colcon), and at the root of the source
     tree (`pip install -e`). Raises UserError where none of them has it.
@@ -33,3 +35,29 @@ def share_directory() -> Path:
         f"the configuration files of {PACKAGE} are missing (looked for {tried}): install the package again, "
         "or source the workspace's install/setup.bash"
     )
+
+
+def model_path(model: str | Path) -> Path:
+    """The checkpoint file that is meant: a bare word, as `nano`, names weights that the package ships; anything else is a path.
+
+    A word is bare without a folder and without a suffix: a file of that name is given as `./nano`.
+
+    Raises:
+        UserError: there is no such file, or no such weights were shipped. The text says which there are.
+    """
+    text = str(model)
+    if text == "." or "/" in text or Path(text).suffix:
+        if not Path(text).is_file():
+            raise UserError(f"{text}: no such checkpoint file")
+        return Path(text)
+    folder = share_directory() / "weights"
+    path = folder / f"{text}.safetensors"
+    if path.is_file():
+        return path
+    shipped = sorted(file.stem for file in folder.glob("*.safetensors"))
+    held = (
+        f"shipped are {', '.join(shipped)}"
+        if shipped
+        else f"{folder} holds none: this installation came without weights"
+    )
+    raise UserError(f"model '{text}': no shipped weights of this name ({held}); give the path of a checkpoint file")

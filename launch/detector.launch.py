@@ -1,6 +1,7 @@
 """Start the detector node, and RViz on request.
 
-    ros2 launch bevdistill_ros detector.launch.py model:=/path/to/model.safetensors cameras:=front,left,right
+    ros2 launch bevdistill_ros detector.launch.py cameras:=front,left,right fixed_frame:=odom
+    ros2 launch bevdistill_ros detector.launch.py model:=/path/to/model.safetensors
     ros2 launch bevdistill_ros detector.launch.py --show-args
 
 An argument left empty overrides nothing: what counts then is the parameter file, and below it the node's own default.
@@ -28,7 +29,11 @@ def arguments() -> list[DeclareLaunchArgument]:
     """Everything that `--show-args` lists."""
     declare = DeclareLaunchArgument
     return [
-        declare("model", default_value="", description="Checkpoint file of the network."),
+        declare(
+            "model",
+            default_value="",
+            description="Checkpoint file of the network, or the name of shipped weights (nano).",
+        ),
         declare("namespace", default_value="", description="Namespace of the node and of its relative topics."),
         declare("name", default_value="bevdistill_detector", description="Name of the node."),
         declare(

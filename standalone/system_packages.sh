@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# See that what pip cannot bring is there: a C++ compiler, and Python with venv and headers.
+# See that what pip cannot bring is there: a C++ compiler, Python with venv and headers, and what MuJoCo draws with.
 # Usage: system_packages.sh PYTHON. Missing packages are installed with apt-get where that is possible without asking;
-# otherwise one line says what to install.
+# otherwise one line says what to install. Without the last, only the verb `world` does not work: that is no error.
 set -euo pipefail
 python=$1
+here=$(dirname "$(realpath "$0")")
 
 missing_packages() {
     command -v g++ >/dev/null || echo g++
@@ -22,8 +23,10 @@ missing_packages() {
     [ -f "$prefix/Python.h" ] || echo "python$version-dev"
 }
 
-missing=$(missing_packages | tr '\n' ' ')
-[ -n "${missing// /}" ] || exit 0
+# EGL draws on a GPU where there is one and in software otherwise. (OSMesa would do as well, but new distributions lack it.)
+missing_renderer() {
+    "$python" "$here/can_render.py" 2>/dev/null || echo libegl1 libgl1-mesa-dri libopengl0
+}
 
 if command -v apt-get >/dev/null; then
     if [ "$(id -u)" -eq 0 ]; then
@@ -32,15 +35,29 @@ if command -v apt-get >/dev/null; then
         as_root=(sudo -n env DEBIAN_FRONTEND=noninteractive)
     fi
 fi
-if [ -z "${as_root+set}" ]; then
-    echo "error: missing system packages; run: sudo apt-get install $missing" >&2
-    exit 1
-fi
-echo "installing system packages: $missing"
-# shellcheck disable=SC2086 # one word a package
-if ! "${as_root[@]}" apt-get update -qq || ! "${as_root[@]}" apt-get install -y -qq --no-install-recommends $missing; then
-    echo "error: apt-get could not install: $missing" >&2
-    exit 1
-fi
+
+# install PACKAGES SEVERITY: one line tells, after that word, what is to be done where it cannot be done here.
+install() {
+    if [ -z "${as_root+set}" ]; then
+        echo "$2: missing system packages; run: sudo apt-get install $1" >&2
+        return 1
+    fi
+    echo "installing system packages: $1"
+    # shellcheck disable=SC2086 # one word a package
+    if ! "${as_root[@]}" apt-get update -qq || ! "${as_root[@]}" apt-get install -y -qq --no-install-recommends $1; then
+        echo "$2: apt-get could not install: $1" >&2
+        return 1
+    fi
+}
+
 missing=$(missing_packages | tr '\n' ' ')
-[ -z "${missing// /}" ] || { echo "error: still missing after apt-get: $missing" >&2; exit 1; }
+if [ -n "${missing// /}" ]; then
+    install "$missing" error || exit 1
+    missing=$(missing_packages | tr '\n' ' ')
+    [ -z "${missing// /}" ] || { echo "error: still missing after apt-get: $missing" >&2; exit 1; }
+fi
+
+renderer=$(missing_renderer)
+if [ -n "$renderer" ]; then
+    install "$renderer" "note: \`world\` cannot draw here" || true
+fi

@@ -34,6 +34,17 @@ def test_round_trip(tmp_path, checkpoint: Checkpoint) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_half_the_size_for_the_same_weights_within_rounding(tmp_path, checkpoint: Checkpoint) -> None:
+    save_checkpoint(tmp_path / "whole.safetensors", checkpoint)
+    save_checkpoint(tmp_path / "half.safetensors", checkpoint, half=True)
+    again = load_checkpoint(tmp_path / "half.safetensors")
+    for name, tensor in checkpoint.state.items():
+        assert again.state[name].dtype == tensor.dtype
+        torch.testing.assert_close(again.state[name], tensor, rtol=1e-3, atol=1e-7)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
 def test_an_interrupted_write_keeps_the_old_file(tmp_path, checkpoint: Checkpoint, monkeypatch) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from bevdistill_ros.config import Config, ModelConfig, from_dict, load_config, to_dict
+from bevdistill_ros.config import Config, ModelConfig, Schedule, from_dict, load_config, to_dict
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
 
@@ -26,6 +26,7 @@ def test_overrides(tmp_path) -> None:
     assert config.training.steps == 7
     assert config.training.augmentation.rig_yaw_deg == ((-10.0, 10.0),)
     assert config.training.learning_rate == 0.001
+    assert load_config(MODELS[0], ["training.schedule=one_cycle"]).training.schedule is Schedule.ONE_CYCLE
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,11 @@ def test_overrides(tmp_path) -> None:
         ("training.steps=[", "its value is not YAML"),
         ("training.batch_size=0", "batch_size must be at least 1"),
         ("training.precision=half", "precision 'half' is not one of"),
+        ("training.schedule=step", "training.schedule: 'step' is not one of cosine, one_cycle, constant"),
+        ("training.schedule=[1]", r"training.schedule: \[1\] is not one of"),
+        ("training.ema_decay=1.0", "ema_decay 1.0 must be at least 0 and below 1"),
+        ("training.validate_every=-1", "validate_every must not be negative"),
+        ("training.augmentation.grayscale=1.5", "grayscale 1.5 is no probability"),
         ("model.backbone.depth=42", "depth 42 is not one of"),
         ("model.image.interpolation=cubic", "'cubic' is not one of"),
         ("model.lift.stride=4", "stride must be 8 or 16"),

@@ -40,6 +40,31 @@ def test_share_directory_holds_the_configuration():
     assert all((share / path).is_file() for path in wanted)
 
 
+def test_share_directory_holds_the_weights_that_are_shipped():
+    wanted = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "weights").rglob("*") if path.is_file()}
+    assert all((paths.share_directory() / path).is_file() for path in wanted)
+
+
+def test_a_model_is_a_file_or_the_name_of_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "share_directory", lambda: tmp_path)
+    with pytest.raises(UserError, match="model 'nano': no shipped weights .* holds none"):
+        paths.model_path("nano")
+    shipped = tmp_path / "weights" / "nano.safetensors"
+    shipped.parent.mkdir()
+    shipped.touch()
+    assert paths.model_path("nano") == shipped
+    with pytest.raises(UserError, match=r"model 'nanoo': .*shipped are nano"):
+        paths.model_path("nanoo")
+    own = tmp_path / "nano"
+    own.touch()
+    monkeypatch.chdir(tmp_path)
+    assert paths.model_path("./nano").samefile(own)  # a word alone never means a file
+    assert paths.model_path("nano") == shipped
+    for missing in ("nano.safetensors", str(tmp_path / "mine"), ".", str(tmp_path)):
+        with pytest.raises(UserError, match="no such checkpoint file"):
+            paths.model_path(missing)
+
+
 def test_missing_configuration_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "__file__", str(tmp_path / "bevdistill_ros" / "paths.py"))
     monkeypatch.setattr(paths, "PACKAGE", "no_such_package")

@@ -1,34 +1,85 @@
-"""Random changes of a sample that keep pixels, calibration and boxes consistent with one another."""
+"""Random changes of a sample that keep pixels, calibration and boxes consistent with one another.
+
+What a training draws is drawn once (``draw_augmentation``) and then applied apart: to calibration and boxes by
+``augment_geometry``, to the pixels by ``change_pixels`` here with OpenCV, or by ``device_images.py`` on the training's device.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from bevdistill_ros.config import AugmentationConfig
-from bevdistill_ros.geometry import crop_matrix
+from bevdistill_ros.geometry import Boxes, crop_matrix
 from bevdistill_ros.training.data.nuscenes import Sample, turn_rig
+
+
+class PixelChange(NamedTuple):
+    """What happens to the pixels of a sample of N cameras, in this order.
+
+    Attributes:
+        matrices: (N, 3, 3), a pixel of each image moves to A @ pixel; where none comes from it is black.
+        grey: bool, the whole set loses its colours (luma).
+        contrast, brightness: (N,), pixels times contrast about mid grey, plus brightness grey levels, saturating.
+        visible: (N,) bool, the images of the other cameras become black.
+        flip: bool, left becomes right.
+    """
+
+    matrices: np.ndarray
+    grey: np.ndarray
+    contrast: np.ndarray
+    brightness: np.ndarray
+    visible: np.ndarray
+    flip: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """One draw: what happens to the pixels, then to the world.
+
+    Attributes:
+        pixels: see there.
+        mask: (N,) bool, cameras that remain.
+        scale: the world's size factor.
+        yaw: the rig is turned by it, radians.
+    """
+
+    pixels: PixelChange
+    mask: np.ndarray
+    scale: float
+    yaw: float
 
 
 def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
     """Apply every augmentation of ``config``, with draws from ``rng``."""
-    if config.camera_drop:
-        sample = drop_cameras(
-            sample, rng.random(len(sample.mask)) < config.camera_drop, keep=int(rng.integers(len(sample.mask)))
-        )
     size = sample.images.shape[2], sample.images.shape[1]
-    matrices = [_image_matrix(config, size, rng) for _ in sample.images]
-    sample = warp_images(sample, matrices)
-    sample = change_light(sample, rng.uniform(*config.contrast), rng.uniform(*config.brightness))
-    if rng.random() < config.flip:
-        sample = mirror(sample)
-    if config.bev_scale != (1.0, 1.0):
-        sample = scale_world(sample, rng.uniform(*config.bev_scale))
-    if config.rig_yaw_deg:
-        sample = turn_rig(sample, np.deg2rad(_draw_from_intervals(config.rig_yaw_deg, rng)))
-    return sample
+    drawn = draw_augmentation(config, sample.mask, size, rng)
+    changed = augment_geometry(sample, drawn, size[0])
+    return replace(changed, images=change_pixels(sample.images, drawn.pixels))
+
+
+def draw_augmentation(
+    config: AugmentationConfig, mask: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+) -> Augmentation:
+    """Draw once for a sample whose cameras ``mask`` (N,) are there, of images of ``size`` = (width, height)."""
+    cameras = len(mask)
+    if config.camera_drop:
+        dropped = rng.random(cameras) < config.camera_drop
+        mask = keep_cameras(mask, dropped, keep=int(rng.integers(cameras)))
+    matrices = np.stack([_image_matrix(config, size, rng) for _ in range(cameras)])
+    contrast = np.full(cameras, rng.uniform(*config.contrast))
+    brightness = np.full(cameras, rng.uniform(*config.brightness))
+    flip = rng.random() < config.flip
+    scale = rng.uniform(*config.bev_scale) if config.bev_scale != (1.0, 1.0) else 1.0
+    yaw = np.deg2rad(_draw_from_intervals(config.rig_yaw_deg, rng)) if config.rig_yaw_deg else 0.0
+    grey = bool(config.grayscale) and rng.random() < config.grayscale
+    contrast *= rng.uniform(*config.camera_contrast, size=cameras)
+    brightness += rng.uniform(*config.camera_brightness, size=cameras)
+    pixels = PixelChange(matrices, np.array(grey), contrast, brightness, mask, np.array(flip))
+    return Augmentation(pixels, mask, scale, yaw)
 
 
 def _draw_from_intervals(intervals: tuple[tuple[float, float], ...], rng: np.random.Generator) -> float:
@@ -37,12 +88,12 @@ def _draw_from_intervals(intervals: tuple[tuple[float, float], ...], rng: np.ran
     return float(rng.uniform(low, high))
 
 
-def drop_cameras(sample: Sample, dropped: np.ndarray, keep: int) -> Sample:
-    """Mask cameras and blacken their pixels; camera ``keep`` stays where all would go."""
-    mask = sample.mask & ~dropped
-    if not mask.any():
-        mask = sample.mask & (np.arange(len(mask)) == keep) if sample.mask[keep] else sample.mask
-    return replace(sample, mask=mask, images=sample.images * mask[:, None, None, None].astype(np.uint8))
+def keep_cameras(mask: np.ndarray, dropped: np.ndarray, keep: int) -> np.ndarray:
+    """(N,) bool: cameras of ``mask`` that are not dropped; where all would go, camera ``keep`` stays if it was there, else all."""
+    kept = mask & ~dropped
+    if not kept.any():
+        kept = mask & (np.arange(len(mask)) == keep) if mask[keep] else mask
+    return kept
 
 
 def _image_matrix(config: AugmentationConfig, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -56,33 +107,52 @@ def _image_matrix(config: AugmentationConfig, size: tuple[int, int], rng: np.ran
     return back @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ to_center
 
 
-def warp_images(sample: Sample, matrices: list[np.ndarray]) -> Sample:
-    """Move the pixels of each image by its 3x3 pixel matrix A; K becomes A @ K."""
-    if all(np.array_equal(A, np.eye(3)) for A in matrices):
-        return sample
-    size = sample.images.shape[2], sample.images.shape[1]
-    images = np.stack(
-        [cv2.warpAffine(i, A[:2], size, flags=cv2.INTER_LINEAR) for i, A in zip(sample.images, matrices, strict=True)]
-    )
-    return replace(sample, images=images, K=np.stack(matrices) @ sample.K)
+# -------------------------------------------------------------------------------------------------------------- pixels
 
 
-def change_light(sample: Sample, contrast: float, brightness: float) -> Sample:
-    """Pixels times ``contrast`` about mid grey, plus ``brightness`` grey levels, saturating."""
-    if contrast == 1.0 and brightness == 0.0:
-        return sample
-    table = np.clip((np.arange(256) - 127.5) * contrast + 127.5 + brightness, 0, 255).round().astype(np.uint8)
-    return replace(sample, images=table[sample.images] * sample.mask[:, None, None, None].astype(np.uint8))
+def change_pixels(images: np.ndarray, change: PixelChange) -> np.ndarray:
+    """Images (N, H, W, 3) uint8 BGR, changed; the input is left as it is."""
+    size = images.shape[2], images.shape[1]
+    changed = np.zeros_like(images)
+    for i, image in enumerate(images):
+        if not change.visible[i]:
+            continue
+        if not np.array_equal(change.matrices[i], np.eye(3)):
+            image = cv2.warpAffine(image, change.matrices[i][:2], size, flags=cv2.INTER_LINEAR)
+        if change.grey:
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        if change.contrast[i] != 1.0 or change.brightness[i] != 0.0:
+            image = cv2.LUT(image, light_table(change.contrast[i], change.brightness[i]))
+        changed[i] = image[:, ::-1] if change.flip else image
+    return changed
 
 
-def mirror(sample: Sample) -> Sample:
-    """The world seen in a mirror: left becomes right in pictures, rig and boxes; the result is a proper rig again."""
+def light_table(contrast: float, brightness: float) -> np.ndarray:
+    """(256,) uint8: what each grey level becomes."""
+    return np.clip((np.arange(256) - 127.5) * contrast + 127.5 + brightness, 0, 255).round().astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ calibration and boxes
+
+
+def augment_geometry(sample: Sample, drawn: Augmentation, width: int) -> Sample:
+    """Calibration, mask and boxes after a draw, for images ``width`` pixels wide; ``sample.images`` stay as they are."""
+    sample = replace(sample, K=drawn.pixels.matrices @ sample.K, mask=drawn.mask)
+    if drawn.pixels.flip:
+        sample = mirror(sample, width)
+    if drawn.scale != 1.0:
+        sample = scale_world(sample, drawn.scale)
+    return turn_rig(sample, drawn.yaw) if drawn.yaw else sample
+
+
+def mirror(sample: Sample, width: int) -> Sample:
+    """Calibration and boxes of the world seen in a mirror: left becomes right in pictures ``width`` pixels wide, rig and boxes;
+    the result is a proper rig again."""
     reflect_y, reflect_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
-    flip_pixels = np.array([[-1.0, 0.0, sample.images.shape[2] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    flip_pixels = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     boxes = sample.boxes
     return replace(
         sample,
-        images=np.ascontiguousarray(sample.images[:, :, ::-1]),
         K=flip_pixels @ sample.K @ reflect_x[:3, :3],
         ego_T_cam=reflect_y @ sample.ego_T_cam @ reflect_x,
         boxes=replace(
@@ -96,12 +166,12 @@ def mirror(sample: Sample) -> Sample:
 
 def scale_world(sample: Sample, factor: float) -> Sample:
     """A world ``factor`` times the size, which gives the same pictures; ``ego_T_cam`` then scales, too, and is not rigid."""
-    boxes = sample.boxes
     scale = np.diag([factor, factor, factor, 1.0])
+    return replace(sample, ego_T_cam=scale @ sample.ego_T_cam, boxes=scale_boxes(sample.boxes, factor))
+
+
+def scale_boxes(boxes: Boxes, factor: float) -> Boxes:
+    """Boxes of a world ``factor`` times the size."""
     return replace(
-        sample,
-        ego_T_cam=scale @ sample.ego_T_cam,
-        boxes=replace(
-            boxes, centers=boxes.centers * factor, sizes=boxes.sizes * factor, velocities=boxes.velocities * factor
-        ),
+        boxes, centers=boxes.centers * factor, sizes=boxes.sizes * factor, velocities=boxes.velocities * factor
     )

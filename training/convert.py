@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     nuscenes = parser.add_argument_group("nuScenes to bags")
-    nuscenes.add_argument("--version", default="v1.0-trainval", help="the folder of tables (default: %(default)s)")
+    nuscenes.add_argument("--version", help="the folder of tables (default: the only one)")
     nuscenes.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes by name (default: all)")
     nuscenes.add_argument(
         "--storage", choices=STORAGES, default="mcap", help="storage of the bag (default: %(default)s)"

@@ -12,13 +12,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from nuscenes.utils.splits import create_splits_scenes
 
 from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
-from bevdistill_ros.geometry import BevGrid, Boxes, Camera, invert, make_transform, resize_matrix, rotation_z
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample, choose_samples, open_nuscenes, turn_rig
+from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
+from bevdistill_ros.training.data.nuscenes import (
+    NuScenesCameras,
+    Sample,
+    choose_samples,
+    missing_scenes,
+    note_missing_scenes,
+    open_nuscenes,
+    turn_rig,
+)
 from bevdistill_ros.training.evaluation import (
     DetectionResult,
     evaluate_detections,
@@ -26,7 +33,7 @@ from bevdistill_ros.training.evaluation import (
     summary_table,
     to_global,
 )
-from bevdistill_ros.visualise import draw_bev, draw_boxes, mosaic
+from bevdistill_ros.training.pictures import draw_sample
 
 CACHE_LIMIT = 1 << 30
 """Preprocessed images are kept for the next yaw while they need less than this many bytes."""
@@ -87,36 +94,6 @@ def evaluate(
     return evaluate_detections(samples.nusc, list(predictions), predictions)
 
 
-def draw_sample(
-    sample: Sample, cameras: Sequence[str], found: Boxes, grid: BevGrid, cell_width: int = 640
-) -> np.ndarray:
-    """One picture of a sample: what the network saw of every camera, and the view from above, with found and true
-    boxes.
-
-    Args:
-        sample: images, calibration and true boxes.
-        cameras: names, in the sample's order.
-        found: boxes of the base frame at ``sample.t_ref``.
-        grid: the range that the view from above shows.
-        cell_width: width of each camera's picture in pixels.
-    """
-    pictures: dict[str, np.ndarray | None] = {}
-    for name, image, K, ego_T_cam, present in zip(
-        cameras, sample.images, sample.K, sample.ego_T_cam, sample.mask, strict=True
-    ):
-        if not present:
-            pictures[name] = None
-            continue
-        scale = cell_width / image.shape[1]
-        size = (cell_width, round(image.shape[0] * scale))
-        pictures[name] = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-        camera = Camera(resize_matrix(scale, size[1] / image.shape[0]) @ K, *size)
-        draw_boxes(pictures[name], found, camera, ego_T_cam)
-        draw_boxes(pictures[name], sample.boxes, camera, ego_T_cam, truth=True)
-    bev = draw_bev(found, sample.boxes, (grid.x_min, grid.x_max, grid.y_min, grid.y_max))
-    return mosaic(pictures, dict(zip(cameras, sample.ego_T_cam, strict=True)), bev, cell_width)
-
-
 def main(argv: Sequence[str]) -> int:
     """Parse, evaluate, print a table; write JSON and pictures where asked."""
     arguments = _parser().parse_args(argv)
@@ -141,16 +118,14 @@ def main(argv: Sequence[str]) -> int:
 
     started = time.monotonic()
     scenes = dict.fromkeys(nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"] for token in tokens)
-    missing = len(create_splits_scenes()[arguments.split]) - len(scenes) if arguments.split else 0
-    if missing:
-        print(f"note: {missing} of the {missing + len(scenes)} scenes of {arguments.split} are not in this dataset")
+    note_missing_scenes(nusc, arguments.split)
     report = {
         "checkpoint": str(arguments.checkpoint),
         "data": str(arguments.data),
-        "version": arguments.version,
+        "version": nusc.version,
         "split": arguments.split,
         "scenes": list(scenes),
-        "scenes_missing": missing,
+        "scenes_missing": len(missing_scenes(nusc, arguments.split)),
         "cameras": list(samples.cameras),
         "dropped_cameras": arguments.drop_cameras,
         "black_images": arguments.black_images,
@@ -242,9 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="ROOT", help="dataset folder, which holds the version's folder"
     )
-    parser.add_argument("--version", default="v1.0-trainval", help="nuScenes version (default: %(default)s)")
+    parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--split", help="an official split, e.g. val or mini_val")
+    chosen.add_argument("--split", help="an official split, e.g. val or mini_val, or one of ROOT/VERSION/splits.json")
     chosen.add_argument("--scenes", nargs="+", metavar="NAME", help="scenes by name (default: all)")
     parser.add_argument(
         "--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: those of the training)"

@@ -27,11 +27,12 @@ def center_losses(outputs: Outputs, targets: CenterTargets, config: CenterLossCo
     """Weighted losses by name: ``heatmap`` per centre, ``box`` (L1) per regressed cell. A batch without boxes has box loss 0."""
     heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / max(targets.count, 1)
     offset, z, size, yaw, velocity = config.weights
-    code_weight = outputs.codes.new_tensor([offset, offset, z, size, size, size, yaw, yaw, velocity, velocity]).view(
-        1, 1, -1, 1, 1
-    )
+    code_weight = outputs.codes.new_tensor([offset, offset, z, size, size, size, yaw, yaw, velocity, velocity])
+    # Few cells are regressed: (n, BOX_CODE) of them.
+    regressed = targets.weight > 0
+    predicted, wanted = (codes.movedim(2, -1)[regressed] for codes in (outputs.codes, targets.codes))
     # Unknown velocities are NaN: they neither count nor pass a gradient.
-    known = targets.codes.isfinite() & (targets.weight[:, :, None] > 0)
-    difference = (outputs.codes.float() - torch.where(known, targets.codes, 0.0)).abs()
-    box = (torch.where(known, difference, 0.0) * code_weight).sum() / targets.weight.sum().clamp(min=1)
+    known = wanted.isfinite()
+    difference = (predicted.float() - torch.where(known, wanted, 0.0)).abs()
+    box = (torch.where(known, difference, 0.0) * code_weight).sum() / max(len(wanted), 1)
     return {"heatmap": heatmap, "box": config.box_weight * box}

@@ -55,6 +55,7 @@ def center_targets(
     heatmap = torch.zeros(len(boxes), len(classes), *shape, device=device)
     codes = torch.zeros(len(boxes), len(model.head.groups), BOX_CODE, *shape, device=device)
     weight = torch.zeros(len(boxes), len(model.head.groups), *shape, device=device)
+    columns, rows = _cell_axes(grid, device)
     count = 0
     for s, found in enumerate(boxes):
         found = found[grid.contains(found.centers[:, :2])]
@@ -67,18 +68,19 @@ def center_targets(
         cells = centers.floor()
         radius = gaussian_radius(sizes[:, 0] / grid.cell, sizes[:, 1] / grid.cell, config.overlap)
         radius = radius.floor().clamp(min=config.min_radius)
-        dx, dy = (cells - cell[:, None] for cell, cells in zip(cells.unbind(1), _cell_axes(grid, device), strict=True))
-        dx, dy = dx[:, None, :], dy[:, :, None]  # (n, 1, X), (n, Y, 1)
+        dx, dy = columns - cells[:, :1], rows - cells[:, 1:]  # (n, X), (n, Y)
+        # A Gaussian is the product of one over the columns and one over the rows.
         sigma = (2 * radius + 1) / 6
-        bump = torch.exp(-(dx**2 + dy**2) / (2 * sigma[:, None, None] ** 2))
-        within = (dx.abs() <= radius[:, None, None]) & (dy.abs() <= radius[:, None, None])
-        bump = bump * within
+        bump_x, bump_y = (
+            torch.exp(-(d**2) / (2 * sigma[:, None] ** 2)) * (d.abs() <= radius[:, None]) for d in (dx, dy)
+        )
+        bump = bump_x[:, None, :] * bump_y[:, :, None]
         for label in labels.unique().tolist():
             heatmap[s, label] = bump[labels == label].amax(dim=0)
 
         # Each cell near a centre regresses the nearest one of its group.
-        near = (dx.abs() <= config.regress_radius) & (dy.abs() <= config.regress_radius)
-        columns, rows = _cell_axes(grid, device)
+        near_x, near_y = dx.abs() <= config.regress_radius, dy.abs() <= config.regress_radius
+        near = near_x[:, None, :] & near_y[:, :, None]
         offset_x = (centers[:, 0, None, None] - columns[None, None, :] - 0.5).expand(-1, *shape)
         offset_y = (centers[:, 1, None, None] - rows[None, :, None] - 0.5).expand(-1, *shape)
         squared = torch.where(near, offset_x**2 + offset_y**2, torch.inf)

@@ -8,31 +8,39 @@ import logging
 import pickle
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import tensorboard  # noqa: F401 (Lightning's logger needs it, and would not say so by a name that can be installed)
 import torch
 import yaml
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import Config, load_config, to_dict
+from bevdistill_ros.config import Config, TrainingConfig, load_config, to_dict
+from bevdistill_ros.detector import choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.preprocess import Preprocessor
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
-from bevdistill_ros.training.module import (
-    AtomicCheckpoint,
-    AugmentedSamples,
-    RunClock,
-    StopOnSignal,
-    StudentModule,
-    make_loader,
+from bevdistill_ros.training.average import WeightAverage
+from bevdistill_ros.training.callbacks import AtomicCheckpoint, RunClock, SameSamples, StopOnSignal, Throughput
+from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
+from bevdistill_ros.training.data.nuscenes import (
+    NuScenesCameras,
+    choose_samples,
+    note_missing_scenes,
+    open_nuscenes,
 )
+from bevdistill_ros.training.loader import AugmentedSamples, make_loader
+from bevdistill_ros.training.module import StudentModule
+from bevdistill_ros.training.pictures import Pictures
+from bevdistill_ros.training.validation import Validation
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "last.ckpt"
+CACHE_FOLDER = "image_cache"
 
 
 def main(argv: list[str]) -> int:
@@ -50,33 +58,51 @@ def main(argv: list[str]) -> int:
     config = load_config(config_file, arguments.set)
 
     nusc = open_nuscenes(arguments.data, arguments.version)
-    tokens = choose_samples(nusc, arguments.split, arguments.scenes)
-    samples = NuScenesCameras(
-        nusc,
-        tokens,
-        config.model.classes,
-        Preprocessor(config.model.image),
-        arguments.cameras,
-        cache=arguments.cache_images,
-    )
+
+    def choose(split: str | None, scenes: list[str] | None) -> NuScenesCameras:
+        tokens = choose_samples(nusc, split, scenes)
+        note_missing_scenes(nusc, split)
+        return NuScenesCameras(nusc, tokens, config.model.classes, Preprocessor(config.model.image), arguments.cameras)
+
+    samples = choose(arguments.split, arguments.scenes)
+    validation_samples = None
+    if arguments.val_split or arguments.val_scenes:
+        validation_samples = choose(arguments.val_split, arguments.val_scenes)
     write_atomically(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+    cache = None
+    if arguments.cache_images is not None or arguments.dataset_on_device:
+        folder = Path(arguments.cache_images or output / CACHE_FOLDER)
+        cache = open_image_cache(samples, folder)
+        samples = samples.with_images(cache)
+        if validation_samples is not None:
+            validation_samples = validation_samples.with_images(open_image_cache(validation_samples, folder))
+
     clock = RunClock()
-    resume = state if arguments.resume else None
-    module, step = train(config, samples, output, clock, arguments.device, resume, arguments.black_images)
-    if step < config.training.steps:
-        print(f"{output}: interrupted after step {step}; continue with --resume", file=sys.stderr)
+    trained = train(
+        config,
+        samples,
+        output,
+        clock,
+        arguments.device,
+        resume=state if arguments.resume else None,
+        black_images=arguments.black_images,
+        device_cache=cache if arguments.dataset_on_device else None,
+        validation_samples=validation_samples,
+    )
+    if trained.step < config.training.steps:
+        print(f"{output}: interrupted after step {trained.step}; continue with --resume", file=sys.stderr)
         return 1
-    loss = module.trainer.callback_metrics.get("loss")
     figures = {
-        "steps": step,
+        "steps": trained.step,
         "wall_s": round(clock.wall_s, 1),
         "cpu_s": round(clock.cpu_s, 1),
         "samples": len(samples),
-        "loss": None if loss is None else round(float(loss), 4),
+        "loss": None if trained.loss is None else round(trained.loss, 4),
+        "validation": trained.validation,
     }
     origin = {
         "data": Path(arguments.data).resolve().name,
-        "version": arguments.version,
+        "version": nusc.version,
         "split": arguments.split,
         "scenes": arguments.scenes,
         "black_images": arguments.black_images,
@@ -85,11 +111,28 @@ def main(argv: list[str]) -> int:
         **figures,
     }
     path = output / MODEL_FILE
-    save_checkpoint(path, Checkpoint(config.model, module.network.state_dict(), samples.cameras, origin))
+    save_checkpoint(path, Checkpoint(config.model, trained.weights, samples.cameras, origin), half=arguments.half)
     if arguments.json:
         write_atomically(arguments.json, json.dumps({"model": str(path), **figures}, indent=2) + "\n")
-    print(f"{path}: {step} steps, {clock.wall_s:.0f} s")
+    print(f"{path}: {trained.step} steps, {clock.wall_s:.0f} s")
     return 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives.
+
+    Attributes:
+        weights: state dict to export.
+        step: steps done; fewer than asked for where it was interrupted.
+        loss: of the last step, None where none was done.
+        validation: figures after the last step, None without validation.
+    """
+
+    weights: dict[str, torch.Tensor]
+    step: int
+    loss: float | None
+    validation: dict[str, float] | None
 
 
 def train(
@@ -100,13 +143,23 @@ def train(
     device: str = "auto",
     resume: Path | None = None,
     black_images: bool = False,
-) -> tuple[StudentModule, int]:
-    """Run the training; returns the module and the number of steps done."""
+    device_cache: ImageCache | None = None,
+    validation_samples: NuScenesCameras | None = None,
+) -> Trained:
+    """Run the training, with its saved states and its log in ``output``.
+
+    Args:
+        resume: the saved state to go on from.
+        device_cache: of ``samples``; its pixels are then held on the device.
+        validation_samples: to be scored on the way, see ``Validation``.
+    """
     _quiet()
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device; use --device cpu, or install a PyTorch with CUDA")
-    lightning.seed_everything(config.training.seed, workers=True, verbose=False)
-    module = StudentModule(config)
+    device = choose_device(device)
+    training = config.training
+    lightning.seed_everything(training.seed, workers=True, verbose=False)
+    module = StudentModule(config, device_cache)
     start = 0
     if resume is not None:
         try:
@@ -114,30 +167,61 @@ def train(
         except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, OSError) as error:
             text = " ".join(str(error).split())[:200]
             raise UserError(f"{resume}: cannot be resumed from, it is damaged or no training state ({text})") from None
-    bar = sys.stderr.isatty()
+    average = WeightAverage(training.ema_decay)
+    callbacks = [
+        clock,
+        StopOnSignal(),
+        SameSamples(samples.tokens, samples.cameras, black_images),
+        Throughput(training.batch_size),
+        average,
+        Pictures(training.pictures_every, samples.cameras),
+    ]
+    validation = None
+    if validation_samples is not None:
+        validation = Validation(validation_samples, training.validate_every, average, black_images)
+        callbacks.append(validation)
+    # The state comes last, so that what belongs to its step is done.
+    callbacks.append(AtomicCheckpoint(output / STATE_FILE, training.checkpoint_every))
     trainer = lightning.Trainer(
-        max_steps=config.training.steps,
+        max_steps=training.steps,
         max_epochs=-1,  # steps alone count, so that a finished training can be given more of them
-        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
+        accelerator="gpu" if device == "cuda" else device,
         devices=1,
-        precision=config.training.precision,
-        gradient_clip_val=config.training.gradient_clip,
-        # Lightning's logger empties its folder: a resumed run gets its own.
-        logger=CSVLogger(output, name="", version=f"log_from_{start}" if start else "log"),
-        callbacks=[clock, StopOnSignal(), AtomicCheckpoint(output / STATE_FILE, config.training.checkpoint_every)],
+        precision=_precision(training, device),
+        # What an interrupted run has logged beyond the state it left is done again: TensorBoard drops it.
+        logger=TensorBoardLogger(output, name="", version="log", purge_step=start + 1 if start else 0),
+        callbacks=callbacks,
         enable_checkpointing=False,
-        enable_progress_bar=bar,
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
-        log_every_n_steps=min(20, config.training.steps),
+        log_every_n_steps=min(training.log_every, training.steps),
         num_sanity_val_steps=0,
     )
-    loader = make_loader(AugmentedSamples(samples, config, black_images), config, start)
+    loader = make_loader(AugmentedSamples(samples, config, black_images, device_cache is not None), config, start)
     try:
         trainer.fit(module, loader, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except UserError as error:
         # From a worker process it comes with that process's traceback, the message last.
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
-    return module, trainer.global_step
+    loss = trainer.callback_metrics.get("loss")
+    return Trained(
+        weights=average.weights(module.network),
+        step=trainer.global_step,
+        loss=None if loss is None else float(loss),
+        validation=None if validation is None else validation.figures,
+    )
+
+
+def _precision(training: TrainingConfig, device: str) -> str:
+    """What Lightning is to calculate in; on a CPU there is no float16."""
+    if device == "cpu" and training.precision != "32-true":
+        print(
+            f"note: training.precision {training.precision} on a CPU means bf16-mixed, "
+            "slower than 32-true unless it has bfloat16 instructions",
+            file=sys.stderr,
+        )
+        return "bf16-mixed"
+    return training.precision
 
 
 def find_config(name: str) -> Path:
@@ -169,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bevdistill train",
         description="Train a student on a dataset in the nuScenes schema. Writes OUTPUT/model.safetensors (for the detector), "
-        "OUTPUT/config.yaml, OUTPUT/log/metrics.csv and OUTPUT/last.ckpt (to resume).",
+        "OUTPUT/config.yaml, OUTPUT/log (for TensorBoard) and OUTPUT/last.ckpt (to resume).",
         epilog="example: bevdistill train --config nano --data /data/nuscenes --version v1.0-mini --split mini_train "
         "--output runs/nano",
     )
@@ -177,10 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", required=True, metavar="ROOT", help="dataset folder, which holds the version's folder"
     )
-    parser.add_argument("--version", default="v1.0-trainval", help="nuScenes version (default: v1.0-trainval)")
+    parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--split", help="an official split, e.g. train or mini_train")
+    chosen.add_argument(
+        "--split", help="an official split, e.g. train or mini_train, or one of ROOT/VERSION/splits.json"
+    )
     chosen.add_argument("--scenes", nargs="+", metavar="NAME", help="scenes by name (default: all)")
+    validation = parser.add_mutually_exclusive_group()
+    validation.add_argument(
+        "--val-split", metavar="SPLIT", help="score this split every training.validate_every steps and at the end"
+    )
+    validation.add_argument("--val-scenes", nargs="+", metavar="NAME", help="likewise, scenes by name")
     parser.add_argument("--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: all)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--resume", action="store_true", help="continue the training in OUTPUT")
@@ -188,7 +279,19 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", metavar="FIELD=VALUE", help="override a field, e.g. training.steps=1000"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--cache-images", action="store_true", help="keep the decoded images in memory")
+    parser.add_argument(
+        "--cache-images",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="decode and preprocess every image once, into a file in DIR that later trainings share (default: OUTPUT/image_cache)",
+    )
+    parser.add_argument(
+        "--dataset-on-device",
+        action="store_true",
+        help="hold that file's images in the memory of the training's device and augment them there",
+    )
     parser.add_argument("--black-images", action="store_true", help="control experiment: train on black images")
+    parser.add_argument("--half", action="store_true", help="write the weights as float16: half the size")
     parser.add_argument("--json", metavar="FILE", help="write the figures of the run there")
     return parser

@@ -2,6 +2,7 @@
 
 ``embedding_bag`` does it without materialising the points' features: the table is the pixels' context vectors, a bag is a BEV
 cell, its entries are the points inside, their weights the depth probabilities. Exact, differentiable in both, CPU and CUDA.
+The gradient of the context vectors is a bag again, with pixels and cells changing places.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class PoolPlan:
         points: (M,) index of each kept point among all (batch, camera, row, column, depth bin), sorted by cell.
         pixels: (M,) index of its pixel among all (batch, camera, row, column).
         offsets: (B * rows * columns + 1,) where each cell's points start.
+        points_by_pixel: (M,) the kept points in their own order, which is that of their pixels, for the gradient.
+        cells_by_pixel: (M,) the cell, among all (batch, row, column), of each of ``points_by_pixel``.
         shape: (B, rows, columns).
     """
 
     points: Tensor
     pixels: Tensor
     offsets: Tensor
+    points_by_pixel: Tensor
+    cells_by_pixel: Tensor
     shape: tuple[int, int, int]
 
 
@@ -39,16 +45,18 @@ def make_pool_plan(x: Tensor, y: Tensor, valid: Tensor, rows: int, columns: int)
         valid: (B, P, D) points that lie on the grid and belong to a camera that is present.
     """
     batch, pixels, bins = valid.shape
-    points = valid.flatten().nonzero()[:, 0]
+    by_pixel = valid.flatten().nonzero()[:, 0]
     # Only valid points are cast to integers; 32 bits sort faster than 64.
-    column, row = (c.flatten()[points].int() for c in (x, y))
-    sample = (points // (pixels * bins)).int()
+    column, row = (c.flatten()[by_pixel].int() for c in (x, y))
+    sample = (by_pixel // (pixels * bins)).int()
+    cells_by_pixel = (sample * rows + row) * columns + column
     # A stable order makes the sums, and so the network, reproducible.
-    cells, order = torch.sort((sample * rows + row) * columns + column, stable=True)
-    points = points[order]
-    counts = torch.bincount(cells, minlength=batch * rows * columns)
-    offsets = F.pad(counts.cumsum(0), (1, 0))
-    return PoolPlan(points, points // bins, offsets, (batch, rows, columns))
+    cells, order = torch.sort(cells_by_pixel, stable=True)
+    points = by_pixel[order]
+    offsets = torch.searchsorted(
+        cells, torch.arange(batch * rows * columns + 1, dtype=cells.dtype, device=cells.device)
+    )
+    return PoolPlan(points, points // bins, offsets, by_pixel, cells_by_pixel, (batch, rows, columns))
 
 
 def bev_pool(context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
@@ -63,8 +71,48 @@ def bev_pool(context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
     """
     batch, rows, columns = plan.shape
     # In float32 under autocast, too: a cell sums hundreds of points.
-    weights = depth.reshape(-1)[plan.points].float()
-    pooled = F.embedding_bag(
-        plan.pixels, context.float(), plan.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-    )
+    context = _at_least_float32(context)
+    weights = _weights(depth, plan.points)
+    if torch.is_grad_enabled() and context.requires_grad:
+        pooled = _sum_bags(context.detach(), plan.pixels, plan.offsets, weights)
+        pooled = _ContextGradient.apply(pooled, context, depth.detach(), plan)
+    else:
+        pooled = _sum_bags(context, plan.pixels, plan.offsets, weights)
     return pooled.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def _weights(depth: Tensor, points: Tensor) -> Tensor:
+    return _at_least_float32(depth.flatten().index_select(0, points))
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _sum_bags(table: Tensor, entries: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """(bags, C) weighted sums of the rows of ``table`` (n, C) that each bag's entries name."""
+    return F.embedding_bag(entries, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+class _ContextGradient(torch.autograd.Function):
+    """Passes the pooled cells on, and their gradient back to them and to the context vectors, which they were pooled from detached.
+
+    Autograd's own gradient of a bag's table adds point by point, which is slow. That of the bag's weights is not: it stays.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, pooled: Tensor, context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
+        ctx.save_for_backward(depth)
+        ctx.plan = plan
+        return pooled.view_as(pooled)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_cells: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (depth,) = ctx.saved_tensors
+        pixels, bins = depth.shape
+        points, cells = ctx.plan.points_by_pixel, ctx.plan.cells_by_pixel
+        starts = torch.arange(0, (pixels + 1) * bins, bins, device=points.device)
+        offsets = torch.searchsorted(points, starts, out_int32=True)  # embedding_bag wants the type of ``cells``
+        of_cells = of_cells.contiguous()
+        return of_cells, _sum_bags(of_cells, cells, offsets, _weights(depth, points)), None, None

@@ -44,6 +44,7 @@ from bevdistill_ros.node.inputs import CameraInputs, check_topics
 from bevdistill_ros.node.outputs import Outputs
 from bevdistill_ros.node.set_pipeline import SetPipeline, SetResult
 from bevdistill_ros.node.worker import STOP_TIMEOUT_S, Worker
+from bevdistill_ros.paths import model_path
 from bevdistill_ros.synchroniser import AMBIGUOUS, MS, CameraSet, Synchroniser
 
 NODE_NAME = "bevdistill_detector"
@@ -51,7 +52,7 @@ QUIET_S = 5.0
 """While nothing is published, the log says every so often what is missing."""
 
 LoadDetector = Callable[[str, str], Any]
-"""(checkpoint path, device) -> detector, as ``Detector.from_checkpoint``."""
+"""(the parameter `model`, device) -> detector, as ``Detector.from_checkpoint``."""
 
 
 @dataclass
@@ -187,7 +188,8 @@ class DetectorNode(LifecycleNode):
         settings = parameters.read(self)
         if not settings.model:
             raise UserError(
-                "parameter 'model' is empty: give the path of a checkpoint, as model:=/path/to/model.safetensors"
+                "parameter 'model' is empty: give the path of a checkpoint, as model:=/path/to/model.safetensors, "
+                "or the name of shipped weights"
             )
         device = _device(settings.device)
         if settings.torch_threads:
@@ -485,7 +487,7 @@ class DetectorNode(LifecycleNode):
 def _load_detector(path: str, device: str) -> Any:
     from bevdistill_ros.detector import Detector
 
-    return Detector.from_checkpoint(path, device)
+    return Detector.from_checkpoint(model_path(path), device)
 
 
 def _device(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.paths import DEFAULT_MODEL
 
 # When a parameter may change.
 START = "read only: fixed when the node starts"
@@ -49,7 +50,7 @@ class Settings:
         1.0, "Seconds between two messages on /diagnostics.", START, minimum=0.1, maximum=60.0
     )
 
-    model: str = _parameter("", "Checkpoint file of the network.")
+    model: str = _parameter(DEFAULT_MODEL, "Checkpoint file of the network, or the name of shipped weights.")
     device: str = _parameter("auto", "Where the network runs: auto (CUDA where there is any), cpu, cuda or cuda:N.")
     torch_threads: int = _parameter(
         0, "CPU threads of the network; 0 leaves PyTorch's own choice.", minimum=0, maximum=256

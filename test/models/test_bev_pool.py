@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from bevdistill_ros.models.bev_pool import bev_pool, make_pool_plan
@@ -59,3 +60,56 @@ def test_one_point_by_hand() -> None:
 def test_no_points_give_zeros() -> None:
     context, depth, cells, valid, rows, columns = random_case(0)
     assert not bev_pool(context, depth, plan_of(cells, torch.zeros_like(valid), rows, columns)).any()
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    context, depth, cells, valid, rows, columns = random_case(1)
+    valid[:, 3:6] = False  # pixels without any point, in the midst of others
+    plan = plan_of(cells, valid, rows, columns)
+    inputs = [t.detach().double().requires_grad_() for t in (context, depth)]
+    assert torch.autograd.gradcheck(lambda *pair: bev_pool(*pair, plan), inputs)
+
+
+def test_either_gradient_may_be_left_out() -> None:
+    context, depth, cells, valid, rows, columns = random_case(1)
+    plan = plan_of(cells, valid, rows, columns)
+    both = torch.autograd.grad(bev_pool(context, depth, plan).square().sum(), (context, depth))
+    (of_context,) = torch.autograd.grad(bev_pool(context, depth.detach(), plan).square().sum(), context)
+    (of_depth,) = torch.autograd.grad(bev_pool(context.detach(), depth, plan).square().sum(), depth)
+    assert torch.equal(of_context, both[0]) and torch.equal(of_depth, both[1])
+    with torch.no_grad():
+        assert torch.equal(bev_pool(context, depth, plan), bev_pool(context.detach(), depth.detach(), plan))
+
+
+def test_no_points_give_zero_gradients() -> None:
+    context, depth, cells, valid, rows, columns = random_case(0)
+    pooled = bev_pool(context, depth, plan_of(cells, torch.zeros_like(valid), rows, columns))
+    for gradient in torch.autograd.grad(pooled.sum(), (context, depth)):
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_summed_in_single_precision(dtype: torch.dtype) -> None:
+    # 4096 points of one cell, 1 each: halves would stop at 2048 or at 256.
+    pixels = 4096
+    cells, valid = torch.zeros(1, pixels, 1, 2), torch.ones(1, pixels, 1, dtype=torch.bool)
+    plan = plan_of(cells, valid, 1, 1)
+    context = torch.ones(pixels, 2, dtype=dtype, requires_grad=True)
+    depth = torch.ones(pixels, 1, dtype=dtype, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype):
+        pooled = bev_pool(context, depth, plan)
+        assert pooled.dtype == torch.float32 and pooled.flatten().tolist() == [4096, 4096]
+        of_context, of_depth = torch.autograd.grad(pooled.sum(), (context, depth))
+    assert of_context.dtype == of_depth.dtype == dtype
+    assert (of_context == 1).all() and (of_depth == 2).all()
+
+
+def test_gradients_of_a_pixel_with_many_points_are_summed_in_single_precision() -> None:
+    # 4096 points of one pixel, each in a cell of its own.
+    cells = torch.stack([torch.arange(4096), torch.zeros(4096)], dim=-1).view(1, 1, 4096, 2)
+    plan = plan_of(cells, torch.ones(1, 1, 4096, dtype=torch.bool), 1, 4096)
+    context = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    depth = torch.ones(1, 4096, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (of_context,) = torch.autograd.grad(bev_pool(context, depth, plan).sum(), context)
+    assert of_context.item() == 4096

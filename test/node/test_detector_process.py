@@ -233,7 +233,8 @@ def test_ends_cleanly_on_repeated_signals(start_detector, checkpoint, number, de
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "error: parameter 'model' is empty"),
+        (["-p", "model:=''"], "error: parameter 'model' is empty"),
+        (["-p", "model:=nobody_ships_this"], "error: model 'nobody_ships_this': no shipped weights of this name"),
         (["-p", "model:=/nowhere/model.safetensors"], "error: /nowhere/model.safetensors"),
         (["--params-file", SHIPPED, "-p", "model:=/nowhere/model.safetensors"], "error: /nowhere/model.safetensors"),
         (["-p", "model:=x", "-p", "score_threshold:=high"], "error: parameter 'score_threshold' must be a number"),

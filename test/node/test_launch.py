@@ -1,4 +1,4 @@
-"""The launch file: what it offers, and that an argument left empty overrides nothing."""
+"""The launch files: what they offer, and that an argument left empty overrides nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.paths import share_directory
 
 
-@pytest.fixture(scope="module")
-def launch_file():
-    path = share_directory() / "launch" / "detector.launch.py"
-    spec = importlib.util.spec_from_file_location("detector_launch", path)
+def load(name: str):
+    """A launch file as a module."""
+    path = share_directory() / "launch" / name
+    spec = importlib.util.spec_from_file_location(name.replace(".", "_"), path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def launch_file():
+    return load("detector.launch.py")
+
+
+@pytest.fixture(scope="module")
+def demo_file():
+    return load("demo.launch.py")
 
 
 def visit(launch_file, **arguments) -> list:
@@ -84,8 +94,64 @@ def test_rviz_and_profile_on_request(launch_file) -> None:
     assert [type(action) for action in found] == [SetEnvironmentVariable, SetEnvironmentVariable, Node, Node]
 
 
-def test_rviz_configuration_shows_the_topics_of_the_node() -> None:
-    configuration = yaml.safe_load((share_directory() / "config" / "detector.rviz").read_text())
+@pytest.mark.parametrize(
+    ("name", "more"), [("detector.rviz", set()), ("demo.rviz", {"lidar_top/points"})], ids=["detector", "demo"]
+)
+def test_rviz_configuration_shows_the_topics_of_the_node(name, more) -> None:
+    configuration = yaml.safe_load((share_directory() / "config" / name).read_text())
     displays = configuration["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in displays if "Topic" in display}
-    assert topics == {"bevdistill_detector/markers", "bevdistill_detector/overlay/compressed"}
+    assert topics == {"bevdistill_detector/markers", "bevdistill_detector/overlay/compressed", *more}
+
+
+# ------------------------------------------------------------------------------------------------------------- the demo
+
+
+def visit_demo(demo_file, **arguments) -> tuple[list[Node], LaunchContext]:
+    """The nodes that these arguments lead to, those of the detector's launch file included."""
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    nodes = []
+
+    def walk(entities) -> None:
+        for entity in entities:
+            if isinstance(entity, Node):  # visiting one would start it
+                nodes.append(entity)
+            else:
+                walk(entity.visit(context) or [])
+
+    walk(demo_file.generate_launch_description().entities)
+    return nodes, context
+
+
+def options_of(node: Node, context: LaunchContext) -> list[str]:
+    """What follows the executable, which need not be installed; node.cmd holds lists of substitutions."""
+    return ["".join(map(context.perform_substitution, word)) for word in node.cmd[1:]]
+
+
+def test_the_demo_plays_a_bag_to_the_detector_in_simulated_time(demo_file) -> None:
+    (detector, player), context = visit_demo(
+        demo_file, bag="/bags/demo-0-0000", rviz="false", model="m.safetensors", rate="0.5", loop="false"
+    )
+    assert overrides(detector) == {"model": "m.safetensors", "fixed_frame": "map", "use_sim_time": True}
+    assert (detector.node_executable, player.node_executable) == ("detector", "play")
+    assert options_of(player, context)[:6] == ["/bags/demo-0-0000", "--rate", "0.5", "--clock", "100", "--wait"]
+    profile = str(share_directory() / "config" / "fastdds_large_segment.xml")
+    environment = {
+        context.perform_substitution(name[0]): context.perform_substitution(value[0])
+        for name, value in player.additional_env
+    }
+    assert set(environment.values()) == {profile}
+
+
+def test_the_demo_uses_the_shipped_weights_and_shows_rviz_unless_told_otherwise(demo_file) -> None:
+    (detector, rviz, player), context = visit_demo(demo_file, bag="/bags/demo-0-0000")
+    assert overrides(detector) == {"fixed_frame": "map", "use_sim_time": True}
+    assert rviz.node_executable == "rviz2"
+    assert str(share_directory() / "config" / "demo.rviz") in options_of(rviz, context)
+    assert "--loop" in options_of(player, context)
+
+
+def test_the_demo_asks_for_a_bag(demo_file) -> None:
+    with pytest.raises(RuntimeError, match="bag"):
+        visit_demo(demo_file)

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 
 from bevdistill_ros.config import AugmentationConfig
-from bevdistill_ros.geometry import Boxes, Camera, invert, make_transform, rotation_z, transform_points
-from bevdistill_ros.training.augmentation import augment, drop_cameras, mirror, scale_world, warp_images
+from bevdistill_ros.geometry import Boxes, Camera, make_transform, rotation_z, transform_points
+from bevdistill_ros.training.augmentation import (
+    PixelChange,
+    augment,
+    change_pixels,
+    draw_augmentation,
+    keep_cameras,
+    light_table,
+    mirror,
+    scale_world,
+)
 from bevdistill_ros.training.data.nuscenes import Sample
 
 FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -71,6 +80,7 @@ def test_the_scene_itself_is_consistent() -> None:
         AugmentationConfig(flip=1.0),
         AugmentationConfig(bev_scale=(0.8, 1.2)),
         AugmentationConfig(brightness=(-20, 20), contrast=(0.8, 1.2)),
+        AugmentationConfig(camera_brightness=(-20, 20), camera_contrast=(0.8, 1.2)),
         AugmentationConfig(((-180.0, 180.0),), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05)),
     ],
 )
@@ -84,7 +94,7 @@ def test_world_points_stay_on_their_pixels(config: AugmentationConfig) -> None:
 
 
 def test_a_mirrored_rig_is_a_proper_rig() -> None:
-    mirrored = mirror(scene())
+    mirrored = mirror(scene(), 256)
     assert np.allclose(np.linalg.det(mirrored.ego_T_cam[:, :3, :3]), 1)
     for K_i in mirrored.K:
         Camera(K_i, 256, 96)  # positive focal lengths
@@ -94,9 +104,8 @@ def test_a_mirrored_rig_is_a_proper_rig() -> None:
     reflected = scene().boxes.corners() * (1, -1, 1)
     distance = np.linalg.norm(mirrored.boxes.corners()[:, :, None] - reflected[:, None], axis=-1).min(axis=2)
     assert np.allclose(distance, 0)
-    twice = mirror(mirrored)
+    twice = mirror(mirrored, 256)
     assert np.allclose(twice.ego_T_cam, scene().ego_T_cam) and np.allclose(twice.K, scene().K)
-    assert np.array_equal(twice.images, scene().images)
 
 
 def test_scaling_scales_boxes_whole() -> None:
@@ -119,22 +128,92 @@ def test_yaw_intervals_are_kept_and_covered() -> None:
 
 
 def test_one_camera_always_stays() -> None:
-    dropped = drop_cameras(scene(), np.ones(2, bool), keep=1)
-    assert dropped.mask.tolist() == [False, True] and not dropped.images[0].any() and dropped.images[1].any()
-    assert drop_cameras(scene(), np.array([True, False]), keep=0).mask.tolist() == [False, True]
+    here, gone = np.array([True, True]), np.array([True, False])
+    assert keep_cameras(here, np.ones(2, bool), keep=1).tolist() == [False, True]
+    assert keep_cameras(here, gone, keep=0).tolist() == [False, True]
+    assert keep_cameras(gone, np.ones(2, bool), keep=1).tolist() == [True, False]  # camera 1 was never there
+
+
+def test_dropped_cameras_are_masked_and_black() -> None:
+    config = AugmentationConfig(camera_drop=0.5, brightness=(50, 50))
+    masks = set()
+    for seed in range(20):
+        changed = augment(scene(), config, np.random.default_rng(seed))
+        masks.add(tuple(changed.mask.tolist()))
+        assert all(image.any() == there for image, there in zip(changed.images, changed.mask))
+    assert masks == {(True, True), (True, False), (False, True)}
 
 
 def test_same_seed_same_sample() -> None:
     config = AugmentationConfig(
-        ((-180.0, 180.0),), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05), (-9, 9), (0.9, 1.1), 0.3
+        ((-180.0, 180.0),), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05), (-9, 9), (0.9, 1.1), camera_drop=0.3
     )
     a, b = (augment(scene(), config, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(a.images, b.images) and np.array_equal(a.ego_T_cam, b.ego_T_cam)
 
 
-def test_pixel_matrices_by_hand() -> None:
+def no_change(**changes) -> PixelChange:
+    still = PixelChange(
+        np.tile(np.eye(3), (2, 1, 1)), np.array(False), np.ones(2), np.zeros(2), np.ones(2, bool), np.array(False)
+    )
+    return still._replace(**{name: np.asarray(value) for name, value in changes.items()})
+
+
+def test_pixel_changes_by_hand() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    original = images.copy()
+    assert np.array_equal(change_pixels(images, no_change()), images)
     shift = np.array([[1.0, 0, 10], [0, 1, -5], [0, 0, 1]])
-    moved = warp_images(scene(), [shift, np.eye(3)])
-    assert np.allclose(moved.K[0, :2, 2], K[:2, 2] + [10, -5]) and np.array_equal(moved.images[1], scene().images[1])
-    assert np.array_equal(moved.images[0][:-5, 10:], scene().images[0][5:, :-10])
-    assert np.allclose(invert(moved.ego_T_cam) @ moved.ego_T_cam, np.eye(4))
+    moved = change_pixels(images, no_change(matrices=[shift, np.eye(3)]))
+    assert np.array_equal(moved[0, :-5, 10:], images[0, 5:, :-10]) and np.array_equal(moved[1], images[1])
+    assert not moved[0, -5:].any() and not moved[0, :, :10].any()
+    assert np.array_equal(change_pixels(images, no_change(flip=True)), images[:, :, ::-1])
+    lit = change_pixels(images, no_change(contrast=[2.0, 1.0], brightness=[0.0, 30.0]))
+    assert np.array_equal(lit[1], np.minimum(images[1].astype(int) + 30, 255))
+    assert lit[0, 0, 0, 0] == np.clip((float(images[0, 0, 0, 0]) - 127.5) * 2 + 127.5, 0, 255).round()
+    dark = change_pixels(images, no_change(visible=[True, False], brightness=[9.0, 9.0]))
+    assert dark[0].any() and not dark[1].any()
+    assert np.array_equal(images, original)  # what a cache hands out is not written to
+    # The flip comes after the shift.
+    both = change_pixels(images, no_change(matrices=[shift, np.eye(3)], flip=True))
+    assert np.array_equal(both, moved[:, :, ::-1])
+
+
+def test_grey_is_luma_of_the_whole_set() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    grey = change_pixels(images, no_change(grey=True))
+    luma = images @ np.array([0.114, 0.587, 0.299])
+    assert np.abs(grey - luma[..., None]).max() <= 1.0 and (np.ptp(grey, axis=-1) == 0).all()
+
+
+def test_sets_turn_grey_with_the_probability_asked_for() -> None:
+    def drawn(probability: float) -> np.ndarray:
+        config = AugmentationConfig(grayscale=probability)
+        draws = (draw_augmentation(config, np.ones(6, bool), (8, 8), np.random.default_rng(s)) for s in range(400))
+        return np.array([bool(draw.pixels.grey) for draw in draws])
+
+    assert not drawn(0.0).any() and drawn(1.0).all() and 0.2 < drawn(0.3).mean() < 0.4
+
+
+def test_cameras_get_their_own_light_on_top_of_the_sets() -> None:
+    config = AugmentationConfig(
+        brightness=(40, 40), contrast=(2, 2), camera_brightness=(-5, 5), camera_contrast=(0.5, 1)
+    )
+    pixels = draw_augmentation(config, np.ones(6, bool), (8, 8), np.random.default_rng(0)).pixels
+    assert len(set(pixels.contrast)) == len(set(pixels.brightness)) == 6
+    assert (np.abs(pixels.brightness - 40) <= 5).all() and ((pixels.contrast >= 1) & (pixels.contrast <= 2)).all()
+    alike = draw_augmentation(
+        AugmentationConfig(brightness=(-9, 9)), np.ones(6, bool), (8, 8), np.random.default_rng(0)
+    )
+    assert len(set(alike.pixels.brightness)) == 1
+    assert light_table(1.0, 300.0).tolist() == [255] * 256 and light_table(0.0, 0.0)[[0, 255]].tolist() == [128, 128]
+
+
+def test_a_draw_of_old_settings_is_not_moved_by_new_ones() -> None:
+    """New kinds of draws come after the old ones, so that what was trained with a seed can be trained again."""
+    old = AugmentationConfig(rig_yaw_deg=((-9.0, 9.0),), image_scale=(0.9, 1.1), flip=0.5, contrast=(0.8, 1.2))
+    new = replace(old, grayscale=0.5, camera_brightness=(-9, 9))
+    for seed in range(5):
+        a, b = (draw_augmentation(c, np.ones(6, bool), (8, 8), np.random.default_rng(seed)) for c in (old, new))
+        assert np.array_equal(a.pixels.matrices, b.pixels.matrices) and a.yaw == b.yaw
+        assert a.pixels.flip == b.pixels.flip and np.array_equal(a.pixels.contrast, b.pixels.contrast)

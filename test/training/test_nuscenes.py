@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 from nuscenes.utils.data_classes import Box
+from nuscenes.utils.splits import get_scenes_of_split
 from pyquaternion import Quaternion
 
 from bevdistill_ros.config import CLASS_NAMES, ImageConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Camera, invert, transform_points, wrap_angle
 from bevdistill_ros.preprocess import Preprocessor
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, turn_rig
+from bevdistill_ros.training.data.nuscenes import (
+    NuScenesCameras,
+    choose_samples,
+    missing_scenes,
+    note_missing_scenes,
+    open_nuscenes,
+    scenes_of_split,
+    turn_rig,
+)
 
 
 def load(root, **options) -> NuScenesCameras:
@@ -126,6 +136,49 @@ def test_choosing_samples(tiny_nuscenes) -> None:
         choose_samples(nusc, split="nope")
     with pytest.raises(UserError, match="no scene 'scene-9'; it has scene-0061"):
         choose_samples(nusc, scenes=["scene-9"])
+
+
+def test_a_dataset_may_have_splits_of_its_own(tiny_nuscenes, tmp_path, capsys) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_nuscenes, root)
+    own = root / "v1.0-mini" / "splits.json"
+    own.write_text(json.dumps({"held_out": ["scene-0103", "scene-9999"], "mini_val": ["scene-0061"]}))
+    nusc = open_nuscenes(root)
+    assert choose_samples(nusc, "held_out") == choose_samples(nusc, scenes=["scene-0103"])
+    assert choose_samples(nusc, "held_out") == choose_samples(nusc, "mini_val")  # an official name stays what it is
+    assert missing_scenes(nusc, "held_out") == ["scene-9999"] and missing_scenes(nusc, None) == []
+    note_missing_scenes(nusc, "held_out")
+    assert capsys.readouterr().out == "note: 1 of the 2 scenes of held_out are not in this dataset\n"
+    note_missing_scenes(nusc, None)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(
+        UserError, match=r"--split nope: not one of nuScenes' splits .*mini_train.*splits\.json, held_out"
+    ):
+        choose_samples(nusc, "nope")
+    # What the devkit itself reads as a custom split is what is read here.
+    assert get_scenes_of_split("held_out", nusc) == scenes_of_split(nusc, "held_out")
+    for content, says in (
+        ("[", "cannot be read as JSON"),
+        ('{"a": "scene-1"}', "must be an object of lists"),
+        ("[]", "object"),
+    ):
+        own.write_text(content)
+        with pytest.raises(UserError, match=rf"splits\.json: .*{says}"):
+            choose_samples(nusc, "held_out")
+    own.unlink()
+    with pytest.raises(UserError, match=r"held_out: .*none of its own in .*splits\.json"):
+        choose_samples(nusc, "held_out")
+
+
+def test_the_only_version_is_found(tiny_nuscenes, tmp_path) -> None:
+    assert open_nuscenes(tiny_nuscenes).version == "v1.0-mini"
+    with pytest.raises(UserError, match="has no nuScenes version"):
+        open_nuscenes(tmp_path)
+    for name in ("v1.0-mini", "v1.0-own"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sample.json").write_text("[]")
+    with pytest.raises(UserError, match=r"several versions, v1\.0-mini, v1\.0-own: name one with --version"):
+        open_nuscenes(tmp_path)
 
 
 def test_bad_datasets_are_named(tiny_nuscenes, tmp_path) -> None:

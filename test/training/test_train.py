@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import os
 import shutil
 import signal
 
+import cv2
+import numpy as np
+import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.cli import main
 from bevdistill_ros.detector import Detector
-from bevdistill_ros.training.module import StepSampler
+from bevdistill_ros.training import module
+from bevdistill_ros.training.loader import StepSampler
 
 SMALL = [
     "model.backbone.width=16", "model.image.height=64", "model.image.width=96", "model.grid.cell=3.2", "training.batch_size=2",
@@ -28,6 +33,13 @@ def train(data, output, steps: int, *more: str) -> int:
     return main(["train", *config, *common, *overrides, *more])
 
 
+def curve(output, name: str) -> dict[int, float]:
+    """A curve as TensorBoard shows it, by step."""
+    events = EventAccumulator(str(output / "log"))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(name)}
+
+
 def weights(output) -> dict[str, torch.Tensor]:
     return load_checkpoint(output / "model.safetensors").state
 
@@ -38,16 +50,19 @@ def test_training_writes_a_detector_and_learns(tiny_nuscenes, tmp_path) -> None:
     assert train(tiny_nuscenes, output, 80, *options) == 0
     detector = Detector.from_checkpoint(output / "model.safetensors")
     assert detector.cameras[0].startswith("CAM_") and detector.training["steps"] == 80
-    with open(output / "log" / "metrics.csv") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    losses = list(curve(output, "loss").values())
     assert losses[-1] < 0.7 * losses[0]
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == 80
 
 
 def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_path, monkeypatch, capsys) -> None:
-    from bevdistill_ros.training import module
-
-    assert train(tiny_nuscenes, tmp_path / "whole", 6) == 0
+    options = [
+        "--set=training.ema_decay=0.9",
+        "--set=training.schedule=one_cycle",
+        "--cache-images",
+        str(tmp_path / "cache"),
+    ]
+    assert train(tiny_nuscenes, tmp_path / "whole", 6, *options) == 0
     seen: list[int] = []
     original = module.StudentModule.training_step
 
@@ -59,7 +74,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(module.StudentModule, "training_step", signal_in_the_fourth)
-        assert train(tiny_nuscenes, tmp_path / "parts", 6) == 1
+        assert train(tiny_nuscenes, tmp_path / "parts", 6, *options) == 1
     assert len(seen) == 4 and "interrupted after step 4; continue with --resume" in capsys.readouterr().err
     assert (tmp_path / "parts" / "last.ckpt").is_file() and not (tmp_path / "parts" / "model.safetensors").exists()
     assert (
@@ -79,6 +94,11 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_pa
     )
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    # Both trainings used one cache; the resumed part, without the option, none.
+    assert len(list((tmp_path / "cache").glob("*.images"))) == 1 and not (tmp_path / "parts" / "image_cache").exists()
+    # What is exported is the average, not the last weights.
+    last = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["state_dict"]
+    assert not torch.allclose(last["network.head.heatmap.1.weight"], parts["head.heatmap.1.weight"], atol=1e-6)
 
 
 def test_nothing_done_is_overwritten(tiny_nuscenes, tmp_path, capsys) -> None:
@@ -93,8 +113,7 @@ def test_a_finished_training_can_be_given_more_steps(tiny_nuscenes, tmp_path, ca
     output = tmp_path / "run"
     assert train(tiny_nuscenes, output, 2) == 0 and train(tiny_nuscenes, output, 4, "--resume") == 0
     assert load_checkpoint(output / "model.safetensors").training["steps"] == 4
-    # The losses of both parts are there.
-    assert (output / "log" / "metrics.csv").is_file() and (output / "log_from_2" / "metrics.csv").is_file()
+    assert list(curve(output, "loss")) == [1, 3]  # of both parts
     state = output / "last.ckpt"
     state.write_bytes(state.read_bytes()[:1000])
     assert train(tiny_nuscenes, output, 6, "--resume") == 1
@@ -122,3 +141,163 @@ def test_an_unknown_configuration_is_named(tiny_nuscenes, tmp_path, capsys) -> N
     arguments = ["--data", str(tiny_nuscenes), "--version", "v1.0-mini", "--output", str(tmp_path / "x")]
     assert main(["train", "--config", "huge", *arguments]) == 1
     assert "--config huge: is neither" in capsys.readouterr().err
+
+
+def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_path, monkeypatch) -> None:
+    """The same samples and draws; only the interpolation's rounding differs."""
+    seen: dict[str, list[torch.Tensor]] = {"host": [], "device": []}
+    original = module.StudentModule.losses
+    for name, option in (("host", "--cache-images"), ("device", "--dataset-on-device")):
+
+        def losses(self, batch, name=name):
+            seen[name].append(batch["images"].float())
+            return original(self, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module.StudentModule, "losses", losses)
+            assert train(tiny_nuscenes, tmp_path / name, 2, option) == 0
+        assert len(list((tmp_path / name / "image_cache").glob("*.images"))) == 1
+    assert len(seen["host"]) == len(seen["device"]) == 2
+    for host, device in zip(seen["host"], seen["device"]):
+        assert host.shape == device.shape and (host - device).abs().mean() < 0.5 and host.std() > 10
+
+
+def test_black_images_are_black_on_both_ways(tiny_nuscenes, tmp_path, monkeypatch) -> None:
+    sums: list[float] = []
+    original = module.StudentModule.losses
+
+    def losses(self, batch):
+        assert batch["mask"].any()
+        sums.append(float(batch["images"].sum()))
+        return original(self, batch)
+
+    monkeypatch.setattr(module.StudentModule, "losses", losses)
+    assert train(tiny_nuscenes, tmp_path / "a", 1, "--black-images") == 0
+    assert train(tiny_nuscenes, tmp_path / "b", 1, "--black-images", "--dataset-on-device") == 0
+    assert sums == [0.0, 0.0]
+
+
+def test_curves_are_logged_and_a_resumed_run_goes_on_with_them(tiny_nuscenes, tmp_path, monkeypatch) -> None:
+    """Killed at step 5 with its state of step 4: what step 5 had logged is not shown twice."""
+    output = tmp_path / "run"
+    options = ["--set=training.checkpoint_every=4", "--set=training.pictures_every=2", "--set=training.log_every=1"]
+    original = module.StudentModule.training_step
+
+    def killed(self, batch, index):
+        if self.global_step == 5:
+            raise RuntimeError("killed")
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.StudentModule, "training_step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(tiny_nuscenes, output, 8, *options)
+    assert train(tiny_nuscenes, output, 8, "--resume") == 0
+    for name in ("loss", "loss/heatmap", "loss/box", "learning_rate", "gradient_norm"):
+        assert list(curve(output, name)) == list(range(8)), name
+    assert all(value > 0 for value in curve(output, "samples_per_second").values())
+    rates = curve(output, "learning_rate")
+    expected = [2e-3 * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert list(rates.values()) == pytest.approx(expected, rel=1e-5)
+    events = EventAccumulator(str(output / "log"))
+    events.Reload()
+    images = events.Images("sample")
+    assert [image.step for image in images] == [2, 4, 6, 8]
+    picture = cv2.imdecode(np.frombuffer(images[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[1] > 3 * 384 and picture.std() > 10
+
+
+def test_a_resumed_training_takes_the_new_learning_rate(tiny_nuscenes, tmp_path) -> None:
+    output = tmp_path / "run"
+    assert train(tiny_nuscenes, output, 2) == 0
+    constant = ["--set=training.schedule=constant", "--set=training.learning_rate=1e-4"]
+    assert train(tiny_nuscenes, output, 4, "--resume", *constant) == 0
+    assert curve(output, "learning_rate")[3] == pytest.approx(1e-4)
+
+
+def test_a_training_is_not_resumed_on_other_samples(tiny_nuscenes, tmp_path, capsys) -> None:
+    output = tmp_path / "run"
+    assert train(tiny_nuscenes, output, 1, "--split", "mini_train") == 0
+    for options in ([], ["--split", "mini_val"], ["--split", "mini_train", "--black-images"]):
+        assert train(tiny_nuscenes, output, 2, "--resume", *options) == 1
+        assert "--resume: the training was on other samples; give the same --data" in capsys.readouterr().err
+    assert train(tiny_nuscenes, output, 2, "--resume", "--scenes", "scene-0061") == 0  # the same, named otherwise
+
+
+def test_validation_scores_what_is_exported(tiny_nuscenes, tmp_path, capsys) -> None:
+    output, figures = tmp_path / "run", tmp_path / "run.json"
+    options = [
+        "--split=mini_train",
+        "--val-split=mini_val",
+        "--set=training.validate_every=2",
+        "--set=training.ema_decay=0.9",
+    ]
+    assert train(tiny_nuscenes, output, 3, *options, "--json", str(figures)) == 0
+    assert list(curve(output, "validation/mAP")) == [2, 3]
+    found = json.loads(figures.read_text())["validation"]
+    captured = capsys.readouterr()
+    assert "step 2: mAP " in captured.err and "note: 1 of the 2 scenes of mini_val" in captured.out
+    data = [
+        "--data",
+        str(tiny_nuscenes),
+        "--split",
+        "mini_val",
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "evaluated.json"),
+    ]
+    assert main(["evaluate", str(output / "model.safetensors"), *data]) == 0
+    mean = json.loads((tmp_path / "evaluated.json").read_text())["mean"]
+    assert found and found == pytest.approx({name: mean[name] for name in found})
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_mixed_precision_on_a_cpu_trains_and_says_so(tiny_nuscenes, tmp_path, capsys, precision: str) -> None:
+    assert train(tiny_nuscenes, tmp_path / "run", 2, f"--set=training.precision={precision}") == 0
+    assert f"note: training.precision {precision} on a CPU means bf16-mixed" in capsys.readouterr().err
+    assert all(math.isfinite(value) for value in curve(tmp_path / "run", "loss").values())
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "run").values())
+
+
+def test_a_sample_that_breaks_the_loss_is_named(tiny_nuscenes, tmp_path, capsys) -> None:
+    """One annotation of one sample has no size: the training stops there, and its last state is good."""
+    root, output = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_nuscenes, root)
+    options = ["--scenes", "scene-0061", "--set=training.augmentation={}", "--set=training.checkpoint_every=1"]
+    assert train(root, output, 2, *options) == 0
+    before = (output / "last.ckpt").read_bytes()
+    samples = json.loads((root / "v1.0-mini" / "sample.json").read_text())
+    table = root / "v1.0-mini" / "sample_annotation.json"
+    annotations = json.loads(table.read_text())
+    bad = samples[2]["token"]
+    annotation = next(a for a in annotations if a["sample_token"] == bad)
+    annotation["size"] = [float("nan")] * 3
+    table.write_text(json.dumps(annotations))
+    capsys.readouterr()
+    assert train(root, output, 8, "--resume", *options) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "the loss is not finite (heatmap nan" in errors[0]
+    assert errors[0].startswith("error: step ") and f"by itself {bad} does it" in errors[0]
+    state = torch.load(output / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+    # Mended, it goes on.
+    annotation["size"] = [1.0, 1.0, 1.0]
+    table.write_text(json.dumps(annotations))
+    assert before and train(root, output, 8, "--resume", *options) == 0
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training(tiny_nuscenes, tmp_path, capsys, monkeypatch) -> None:
+    original = module.StudentModule.losses
+
+    def losses(self, batch):
+        found = original(self, batch)
+        # Finite itself, with an infinite derivative: the square root at zero.
+        found["extra"] = (self.network.head.heatmap[1].weight * 0.0).abs().sum().sqrt()
+        return found
+
+    monkeypatch.setattr(module.StudentModule, "losses", losses)
+    assert train(tiny_nuscenes, tmp_path / "run", 2) == 1
+    error = capsys.readouterr().err
+    assert "step 1: the gradient's norm is not finite" in error and "each of them does it alone" in error
+    assert not (tmp_path / "run" / "model.safetensors").exists()

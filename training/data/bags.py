@@ -9,12 +9,13 @@ installation they cannot differ. Every bag carries the definitions and their typ
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.training.data.messages import Messages
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -50,55 +51,24 @@ def typestore() -> Typestore:
     return store
 
 
-class Messages:
-    """Short constructors for the messages of a recorded drive. Stamps are integer ns, quaternions (x, y, z, w)."""
-
-    def __init__(self, store: Typestore) -> None:
-        self.types = store.types
-
-    def make(self, msgtype: str, **fields: Any) -> Any:
-        """A message of ``msgtype`` ('sensor_msgs/msg/Image'); every field must be given."""
-        return self.types[msgtype](**fields)
-
-    def time(self, stamp: int) -> Any:
-        """builtin_interfaces/Time, exact to the nanosecond."""
-        return self.make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
-
-    def header(self, stamp: int, frame: str) -> Any:
-        """std_msgs/Header."""
-        return self.make("std_msgs/msg/Header", stamp=self.time(stamp), frame_id=frame)
-
-    def vector(self, xyz: Sequence[float]) -> Any:
-        """geometry_msgs/Vector3."""
-        x, y, z = (float(v) for v in xyz)
-        return self.make("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
-
-    def quaternion(self, xyzw: Sequence[float]) -> Any:
-        """geometry_msgs/Quaternion."""
-        x, y, z, w = (float(v) for v in xyzw)
-        return self.make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
-
-    def pose(self, xyz: Sequence[float], xyzw: Sequence[float]) -> Any:
-        """geometry_msgs/Pose."""
-        x, y, z = (float(v) for v in xyz)
-        position = self.make("geometry_msgs/msg/Point", x=x, y=y, z=z)
-        return self.make("geometry_msgs/msg/Pose", position=position, orientation=self.quaternion(xyzw))
-
-    def transform(self, stamp: int, parent: str, child: str, xyz: Sequence[float], xyzw: Sequence[float]) -> Any:
-        """geometry_msgs/TransformStamped of parent_T_child."""
-        return self.make(
-            "geometry_msgs/msg/TransformStamped",
-            header=self.header(stamp, parent),
-            child_frame_id=child,
-            transform=self.make(
-                "geometry_msgs/msg/Transform", translation=self.vector(xyz), rotation=self.quaternion(xyzw)
-            ),
-        )
-
-
 def is_bag(path: Path) -> bool:
     """Whether a directory is a rosbag2 bag."""
     return (path / "metadata.yaml").is_file()
+
+
+def custom_data(path: Path) -> dict[str, str]:
+    """The custom data of a bag's metadata; nothing where there are none.
+
+    Raises:
+        UserError: its metadata cannot be read.
+    """
+    import yaml
+
+    file = path / "metadata.yaml"
+    try:
+        return dict(yaml.safe_load(file.read_text())["rosbag2_bagfile_information"].get("custom_data") or {})
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file}: cannot be read ({type(error).__name__}); the bag is damaged") from None
 
 
 class BagWriter:
@@ -106,6 +76,7 @@ class BagWriter:
 
     Until then it lies in ``<output>.partial``, which is removed when writing fails; what a killed run left there, the
     next one removes. (Storage files are named after the bag's directory, so in there it has its final name already.)
+    ``custom_data`` goes into the bag's metadata.
 
         with BagWriter(Path("drive"), "mcap") as bag:
             bag.add_topic("/chatter", "std_msgs/msg/String")
@@ -115,13 +86,16 @@ class BagWriter:
         UserError: the output exists and ``force`` is not set, or is set and what is there is no bag; writing fails.
     """
 
-    def __init__(self, output: Path, storage: str = "mcap", *, force: bool = False) -> None:
+    def __init__(
+        self, output: Path, storage: str = "mcap", *, force: bool = False, custom_data: Mapping[str, str] | None = None
+    ) -> None:
         self.output = Path(output)
         self.partial = self.output.with_name(self.output.name + ".partial")
         self.store = typestore()
         self.messages = Messages(self.store)
         self.counts: dict[str, int] = {}
         self._storage = storage
+        self._custom_data = dict(custom_data or {})
         self._connections: dict[str, Connection] = {}
         if self.output.exists():
             if not force:
@@ -139,6 +113,8 @@ class BagWriter:
         try:
             self.partial.mkdir(parents=True)
             self._writer = Writer(self.partial / self.output.name, version=METADATA_VERSION, storage_plugin=plugin)
+            for key, value in self._custom_data.items():
+                self._writer.set_custom_data(key, value)
             self._writer.open()
         except OSError as error:
             raise UserError(f"{self.partial}: cannot be written: {error.strerror}") from error
@@ -167,10 +143,12 @@ class BagWriter:
 
     def write(self, topic: str, stamp: int, message: Any) -> None:
         """Append a message with log time ``stamp`` (ns). Call in order of time: players read from front to back."""
-        connection = self._connections[topic]
-        data = self.store.serialize_cdr(message, connection.msgtype)
+        self.write_cdr(topic, stamp, self.store.serialize_cdr(message, self._connections[topic].msgtype))
+
+    def write_cdr(self, topic: str, stamp: int, data: bytes | memoryview) -> None:
+        """Append a message that is serialised already."""
         try:
-            self._writer.write(connection, stamp, data)
+            self._writer.write(self._connections[topic], stamp, data)
         except OSError as error:
             raise UserError(f"{self.partial}: writing failed: {error.strerror}") from error
         self.counts[topic] += 1

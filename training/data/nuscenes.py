@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from nuscenes.eval.detection.constants import DETECTION_NAMES
@@ -33,7 +36,7 @@ class Sample:
 
     Attributes:
         token: the sample's token.
-        images: (N, H, W, 3) uint8 BGR, preprocessed.
+        images: (N, H, W, 3) uint8 BGR, preprocessed; (N, 0, 0, 3) where pixels were not asked for.
         K: (N, 3, 3) of those images.
         ego_T_cam: (N, 4, 4), base frame at ``t_ref``.
         mask: (N,) bool, cameras present.
@@ -54,14 +57,33 @@ class Sample:
     timestamp: int
 
 
-def open_nuscenes(root: str | Path, version: str) -> NuScenes:
+class PreparedImages(Protocol):
+    """Images that are preprocessed already, by index of the sample."""
+
+    images: np.ndarray
+    """(samples, N, H, W, 3) uint8 BGR."""
+
+    K: np.ndarray
+    """(samples, N, 3, 3) of those images."""
+
+
+def open_nuscenes(root: str | Path, version: str | None = None) -> NuScenes:
     """The devkit's tables, with a clear error where there are none.
 
+    Args:
+        root: the dataset's folder.
+        version: the folder of the tables in it; None: the only one.
+
     Raises:
-        UserError: ``root`` holds no such version.
+        UserError: ``root`` holds no such version, or several where none is named.
     """
-    if not (Path(root) / version / "sample.json").is_file():
-        found = sorted(p.parent.name for p in Path(root).glob("*/sample.json"))
+    found = sorted(p.parent.name for p in Path(root).glob("*/sample.json"))
+    if version is None:
+        if len(found) != 1:
+            several = f"several versions, {', '.join(found)}: name one with --version"
+            raise UserError(f"{root}: has {several if found else 'no nuScenes version (a folder with sample.json)'}")
+        version = found[0]
+    if version not in found:
         hint = f"; it has {', '.join(found)}" if found else ", nor any other nuScenes version"
         raise UserError(f"{root}: has no {version}/sample.json{hint}")
     try:
@@ -73,17 +95,14 @@ def open_nuscenes(root: str | Path, version: str) -> NuScenes:
 
 
 def choose_samples(nusc: NuScenes, split: str | None = None, scenes: Sequence[str] | None = None) -> list[str]:
-    """Sample tokens in time order of an official split, of named scenes, or (neither given) of everything.
+    """Sample tokens in time order of a split (see ``scenes_of_split``), of named scenes, or (neither given) of everything.
 
     Raises:
         UserError: a name is unknown, or nothing is chosen.
     """
     known = {scene["name"]: scene for scene in nusc.scene}
     if split is not None:
-        splits = create_splits_scenes()
-        if split not in splits:
-            raise UserError(f"--split {split}: not one of nuScenes' splits {', '.join(sorted(splits))}")
-        chosen = [name for name in splits[split] if name in known]
+        chosen = [name for name in scenes_of_split(nusc, split) if name in known]
         if not chosen:
             raise UserError(
                 f"{nusc.dataroot}: has no scene of split {split}; it has {_some(known)}: name them with --scenes"
@@ -104,6 +123,47 @@ def choose_samples(nusc: NuScenes, split: str | None = None, scenes: Sequence[st
     if not tokens:
         raise UserError(f"{nusc.dataroot}: the chosen scenes hold no samples")
     return tokens
+
+
+def scenes_of_split(nusc: NuScenes, split: str) -> list[str]:
+    """Scene names of an official split, or of one of the dataset's own in VERSION/splits.json, {"name": [scene names]}, the file of
+    nuscenes-devkit's custom splits. The dataset need not hold all of them.
+
+    Raises:
+        UserError: there is no such split, or splits.json is not as it should be.
+    """
+    official = create_splits_scenes()
+    if split in official:
+        return official[split]
+    path = Path(nusc.table_root) / "splits.json"
+    own: dict[str, list[str]] = {}
+    if path.is_file():
+        try:
+            own = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())})") from None
+        if not isinstance(own, dict) or not all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in own.values()
+        ):
+            raise UserError(f"{path}: must be an object of lists of scene names by the split's name")
+    if split not in own:
+        others = f"those of {path}, {', '.join(sorted(own))}" if own else f"the dataset has none of its own in {path}"
+        raise UserError(f"--split {split}: not one of nuScenes' splits {', '.join(sorted(official))}; {others}")
+    return own[split]
+
+
+def missing_scenes(nusc: NuScenes, split: str | None) -> list[str]:
+    """Scenes of a split that this dataset lacks, as parts of nuScenes do; none without a split."""
+    known = {scene["name"] for scene in nusc.scene}
+    return [] if split is None else [name for name in scenes_of_split(nusc, split) if name not in known]
+
+
+def note_missing_scenes(nusc: NuScenes, split: str | None) -> None:
+    """Say so where scenes of the split are missing."""
+    missing = missing_scenes(nusc, split)
+    if missing:
+        total = len(scenes_of_split(nusc, split))
+        print(f"note: {len(missing)} of the {total} scenes of {split} are not in this dataset")
 
 
 def _some(names: Sequence[str] | dict) -> str:
@@ -128,7 +188,7 @@ class NuScenesCameras:
         preprocessor: makes the images.
         cameras: channels and their order; the first is the reference, whose stamp is t_ref. None takes every camera of the
             dataset as listed there, but CAM_FRONT first.
-        cache: keep the preprocessed images in memory.
+        cache: keep the preprocessed images in memory (``with_images`` takes them from elsewhere).
         hide_unseen: leave out boxes that neither LiDAR nor radar has hit, as nuScenes' evaluation does.
     """
 
@@ -157,36 +217,39 @@ class NuScenesCameras:
         if not self.cameras:
             raise UserError(f"{nusc.dataroot}: has no cameras")
         self.hide_unseen = hide_unseen
-        self._cache: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+        self._cache: dict[str, np.ndarray] | None = {} if cache else None
+        self._prepared: PreparedImages | None = None
+
+    def with_images(self, prepared: PreparedImages) -> NuScenesCameras:
+        """The same samples with images and their K from ``prepared`` instead of the picture files."""
+        other = copy.copy(self)
+        other._prepared = prepared
+        return other
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, index: int) -> Sample:
+        return replace(self.geometry(index), images=self.images(index))
+
+    def geometry(self, index: int) -> Sample:
+        """A sample without its pixels: ``images`` is (N, 0, 0, 3)."""
         sample = self.nusc.get("sample", self.tokens[index])
-        records = {c: self.nusc.get("sample_data", sample["data"][c]) for c in self.cameras if c in sample["data"]}
-        if not records:
-            raise UserError(
-                f"{self.nusc.dataroot}: sample {sample['token']} has none of the cameras {', '.join(self.cameras)}"
-            )
+        records = self.records(index)
         stamps = {camera: record["timestamp"] * 1000 for camera, record in records.items()}
         t_ref = reference_time(stamps, self.cameras[0])
         at_reference = next(records[camera] for camera, stamp in stamps.items() if stamp == t_ref)
         global_T_ego = self._ego_pose(at_reference)
-        config = self.preprocessor.config
-        images = np.zeros((len(self.cameras), config.height, config.width, 3), np.uint8)
-        K = np.tile(np.eye(3), (len(self.cameras), 1, 1))
         ego_T_cam = np.tile(np.eye(4), (len(self.cameras), 1, 1))
         for i, camera in enumerate(self.cameras):
             if camera in records:
-                images[i], K[i] = self._image(records[camera])
                 mounting = self.nusc.get("calibrated_sensor", records[camera]["calibrated_sensor_token"])
                 ego_T_cam[i] = ego_ref_T_cam(global_T_ego, self._ego_pose(records[camera]), _pose(mounting))
         timestamp = sample["timestamp"] * 1000
         return Sample(
             token=sample["token"],
-            images=images,
-            K=K,
+            images=np.zeros((len(self.cameras), 0, 0, 3), np.uint8),
+            K=self.intrinsics(index),
             ego_T_cam=ego_T_cam,
             mask=np.array([camera in records for camera in self.cameras]),
             boxes=self._boxes(sample).transformed(invert(global_T_ego)).propagated((t_ref - timestamp) * 1e-9),
@@ -194,6 +257,20 @@ class NuScenesCameras:
             t_ref=t_ref,
             timestamp=timestamp,
         )
+
+    def records(self, index: int) -> dict[str, dict]:
+        """The sample_data records of a sample's cameras, by name, as far as they are there.
+
+        Raises:
+            UserError: none is.
+        """
+        sample = self.nusc.get("sample", self.tokens[index])
+        records = {c: self.nusc.get("sample_data", sample["data"][c]) for c in self.cameras if c in sample["data"]}
+        if not records:
+            raise UserError(
+                f"{self.nusc.dataroot}: sample {sample['token']} has none of the cameras {', '.join(self.cameras)}"
+            )
+        return records
 
     def camera(self, record: dict) -> Camera:
         """Calibration of a sample_data record; nuScenes' images are undistorted."""
@@ -203,19 +280,42 @@ class NuScenesCameras:
     def _ego_pose(self, record: dict) -> np.ndarray:
         return _pose(self.nusc.get("ego_pose", record["ego_pose_token"]))
 
-    def _image(self, record: dict) -> tuple[np.ndarray, np.ndarray]:
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(N, 3, 3) of the preprocessed images."""
+        if self._prepared is not None:
+            return np.array(self._prepared.K[index])
+        K = np.tile(np.eye(3), (len(self.cameras), 1, 1))
+        for camera, record in self.records(index).items():
+            K[self.cameras.index(camera)] = self.preprocessor.plan(self.camera(record)).K
+        return K
+
+    def images(self, index: int) -> np.ndarray:
+        """(N, H, W, 3), black where a camera is missing."""
+        if self._prepared is not None:
+            return np.array(self._prepared.images[index])
+        config = self.preprocessor.config
+        images = np.zeros((len(self.cameras), config.height, config.width, 3), np.uint8)
+        for camera, record in self.records(index).items():
+            images[self.cameras.index(camera)] = self._image(record)
+        return images
+
+    def image_path(self, record: dict) -> Path:
+        """The picture file of a sample_data record."""
+        return Path(self.nusc.dataroot) / record["filename"]
+
+    def _image(self, record: dict) -> np.ndarray:
         if self._cache is not None and record["token"] in self._cache:
             return self._cache[record["token"]]
-        path = Path(self.nusc.dataroot) / record["filename"]
+        path = self.image_path(record)
         try:
-            result = self.preprocessor(path.read_bytes(), self.camera(record))
+            image, _ = self.preprocessor(path.read_bytes(), self.camera(record))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise UserError(f"{path}: {error}") from None
         if self._cache is not None:
-            self._cache[record["token"]] = result
-        return result
+            self._cache[record["token"]] = image
+        return image
 
     def _boxes(self, sample: dict) -> Boxes:
         """Annotations in the global frame at the sample's time."""

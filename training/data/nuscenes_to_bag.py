@@ -31,16 +31,26 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import (
     invert,
     make_transform,
-    quaternion_from_rotation,
     rotation_from_quaternion,
     transform_points,
 )
-from bevdistill_ros.training.data.bags import BagWriter, Messages
+from bevdistill_ros.training.data.bags import BagWriter
+from bevdistill_ros.training.data.messages import (
+    BASE_FRAME,
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    FIXED_FRAME,
+    IMAGE,
+    POINT_CLOUD,
+    TF,
+    Messages,
+    TruthBox,
+)
 
 if TYPE_CHECKING:
     from nuscenes import NuScenes
 
-FIXED_FRAME, BASE_FRAME = "map", "base_link"
 POINT_FIELDS = ("x", "y", "z", "intensity", "ring")  # float32 each, in the order of nuScenes' .pcd.bin files
 
 
@@ -208,9 +218,9 @@ class _Plan:
     def _pose(self, stamp: int, pose: dict) -> None:
         def build(at: int) -> Any:
             transform = self.make.transform(at, FIXED_FRAME, BASE_FRAME, pose["translation"], _xyzw(pose))
-            return self.make.make("tf2_msgs/msg/TFMessage", transforms=[transform])
+            return self.make.tf([transform])
 
-        self._add(stamp, _POSE, "/tf", "tf2_msgs/msg/TFMessage", build)
+        self._add(stamp, _POSE, "/tf", TF, build)
 
     def _static(self, readings: list[dict]) -> None:
         """base_link -> sensor for every channel used. A channel has one mounting: static transforms hold throughout."""
@@ -229,9 +239,9 @@ class _Plan:
                 self.make.transform(at, BASE_FRAME, channel.lower(), mounting["translation"], _xyzw(mounting))
                 for channel, mounting in sorted(mountings.items())
             ]
-            return self.make.make("tf2_msgs/msg/TFMessage", transforms=transforms)
+            return self.make.tf(transforms)
 
-        self._add(min(event.stamp for event in self.events), _STATIC, "/tf_static", "tf2_msgs/msg/TFMessage", build)
+        self._add(min(event.stamp for event in self.events), _STATIC, "/tf_static", TF, build)
 
     def _image(self, reading: dict, raw: bool) -> None:
         frame = reading["channel"].lower()
@@ -247,53 +257,19 @@ class _Plan:
             )
 
         def build_info(at: int) -> Any:
-            region = self.make.make(
-                "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
-            )
-            return self.make.make(
-                "sensor_msgs/msg/CameraInfo",
-                header=self.make.header(at, frame),
-                height=height,
-                width=width,
-                distortion_model="plumb_bob",
-                d=np.zeros(5),
-                k=K.reshape(-1),
-                r=np.eye(3).reshape(-1),
-                p=np.hstack([K, np.zeros((3, 1))]).reshape(-1),
-                binning_x=0,
-                binning_y=0,
-                roi=region,
-            )
+            return self.make.camera_info(at, frame, K, width, height)
 
         def build_compressed(at: int) -> Any:
-            data, image_format = read_image_file(path, width, height)
-            return self.make.make(
-                "sensor_msgs/msg/CompressedImage",
-                header=self.make.header(at, frame),
-                format=image_format,
-                data=np.frombuffer(data, np.uint8),
-            )
+            return self.make.compressed_image(at, frame, *read_image_file(path, width, height))
 
         def build_raw(at: int) -> Any:
-            pixels = _decode(path, width, height)
-            return self.make.make(
-                "sensor_msgs/msg/Image",
-                header=self.make.header(at, frame),
-                height=height,
-                width=width,
-                encoding="bgr8",
-                is_bigendian=0,
-                step=3 * width,
-                data=pixels.reshape(-1),
-            )
+            return self.make.image(at, frame, _decode(path, width, height))
 
-        self._add(stamp, _INFO, f"/{frame}/camera_info", "sensor_msgs/msg/CameraInfo", build_info)
+        self._add(stamp, _INFO, f"/{frame}/camera_info", CAMERA_INFO, build_info)
         if raw:
-            self._add(stamp, _IMAGE, f"/{frame}/image_raw", "sensor_msgs/msg/Image", build_raw)
+            self._add(stamp, _IMAGE, f"/{frame}/image_raw", IMAGE, build_raw)
         else:
-            self._add(
-                stamp, _IMAGE, f"/{frame}/image_raw/compressed", "sensor_msgs/msg/CompressedImage", build_compressed
-            )
+            self._add(stamp, _IMAGE, f"/{frame}/image_raw/compressed", COMPRESSED_IMAGE, build_compressed)
 
     def _points(self, reading: dict) -> None:
         frame = reading["channel"].lower()
@@ -304,24 +280,9 @@ class _Plan:
             data = _read(path)
             if len(data) % step:
                 raise UserError(f"{path}: {len(data)} bytes are not whole points of {step} bytes; the file is damaged")
-            fields = [
-                self.make.make("sensor_msgs/msg/PointField", name=name, offset=4 * index, datatype=7, count=1)
-                for index, name in enumerate(POINT_FIELDS)
-            ]
-            return self.make.make(
-                "sensor_msgs/msg/PointCloud2",
-                header=self.make.header(at, frame),
-                height=1,
-                width=len(data) // step,
-                fields=fields,
-                is_bigendian=False,
-                point_step=step,
-                row_step=len(data),
-                data=np.frombuffer(data, np.uint8),
-                is_dense=True,
-            )
+            return self.make.point_cloud(at, frame, POINT_FIELDS, data)
 
-        self._add(1000 * reading["timestamp"], _POINTS, f"/{frame}/points", "sensor_msgs/msg/PointCloud2", build)
+        self._add(1000 * reading["timestamp"], _POINTS, f"/{frame}/points", POINT_CLOUD, build)
 
     def _annotations(self, sample: dict, poses: dict[int, dict]) -> None:
         """The annotated boxes of a keyframe in base_link at its time, with their whole rotation (roll, pitch too)."""
@@ -329,7 +290,7 @@ class _Plan:
 
         stamp = 1000 * sample["timestamp"]
         base_T_map = invert(_pose_at(poses, stamp, f"{self.nuscenes.table_root}/sample.json: {sample['token']}"))
-        boxes: list[tuple[str, str, np.ndarray, np.ndarray, list[float]]] = []
+        boxes: list[TruthBox] = []
         for token in sample["anns"]:
             annotation = self.nuscenes.get("sample_annotation", token)
             name = category_to_detection_name(annotation["category_name"])
@@ -339,34 +300,12 @@ class _Plan:
             center = transform_points(base_T_map, np.array(annotation["translation"]))
             rotation = base_T_map[:3, :3] @ rotation_from_quaternion(_xyzw(annotation))
             width, length, height = annotation["size"]
-            size = [length, width, height]
-            boxes.append((name, annotation["instance_token"], center, quaternion_from_rotation(rotation), size))
+            boxes.append(TruthBox(name, annotation["instance_token"], center, rotation, [length, width, height]))
 
         def build(at: int) -> Any:
-            header = self.make.header(at, BASE_FRAME)
-            detections = []
-            for name, instance, center, xyzw, size in boxes:
-                pose = self.make.pose(center, xyzw)
-                with_covariance = self.make.make(
-                    "geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)
-                )
-                hypothesis = self.make.make("vision_msgs/msg/ObjectHypothesis", class_id=name, score=1.0)
-                detections.append(
-                    self.make.make(
-                        "vision_msgs/msg/Detection3D",
-                        header=header,
-                        results=[
-                            self.make.make(
-                                "vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis, pose=with_covariance
-                            )
-                        ],
-                        bbox=self.make.make("vision_msgs/msg/BoundingBox3D", center=pose, size=self.make.vector(size)),
-                        id=instance,
-                    )
-                )
-            return self.make.make("vision_msgs/msg/Detection3DArray", header=header, detections=detections)
+            return self.make.truth(at, BASE_FRAME, boxes)
 
-        self._add(stamp, _ANNOTATION, "/annotations", "vision_msgs/msg/Detection3DArray", build)
+        self._add(stamp, _ANNOTATION, "/annotations", DETECTIONS, build)
 
 
 def read_image_file(path: Path, width: int, height: int) -> tuple[bytes, str]:

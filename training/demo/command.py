@@ -1,0 +1,239 @@
+"""The verb ``demo``: from nothing to pictures of boxes, by way of the same processes that run on a robot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.files import write_atomically
+from bevdistill_ros.paths import DEFAULT_MODEL, model_path
+from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.demo import figures
+from bevdistill_ros.training.demo.drive import DemoDrive, make_drive
+from bevdistill_ros.training.demo.pictures import write_mosaic
+from bevdistill_ros.training.demo.records import detected_set, set_status
+from bevdistill_ros.training.demo.result_bag import write_result_bag
+from bevdistill_ros.training.demo.run import DetectorSettings, detector_topics, play_to_detector
+from bevdistill_ros.training.demo.summary import circumstances, summarise, table
+from bevdistill_ros.training.world import generate
+from bevdistill_ros.training.world.nuscenes_writer import VERSION
+from bevdistill_ros.training.world.rendering import choose_backend
+
+PUBLISHED_SCORE = 0.1
+"""The detector publishes boxes from this score on: average precision needs doubtful ones, too, but more of them would only
+take time, as the benchmark passes over what is right less than one time in ten."""
+
+EXAMPLE = """
+examples:
+  bevdistill demo                                                   # the shipped weights, ten seconds, in demo_output/
+  bevdistill demo --model runs/mine/model.safetensors --seed 3 --output demo_mine
+"""
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    simulate: generate.Simulate = generate.mujoco_drive,
+    backend: Callable[[], str] = choose_backend,
+) -> int:
+    """Run the verb; returns the exit status. ``simulate`` and ``backend`` are as of ``generate.main``."""
+    arguments = _parser().parse_args(argv)
+    with _told_to_end():
+        return _run(arguments, simulate, backend)
+
+
+def _run(arguments: argparse.Namespace, simulate: generate.Simulate, backend: Callable[[], str]) -> int:
+    output = arguments.output
+    clock = _Phases()
+    model = model_path(arguments.model)
+    checkpoint = load_checkpoint(model)
+    detector_topics()  # like a mistake in the model, the lack of ROS should not be told after minutes of drawing
+    print(f"1/4 the drive (seed {arguments.seed}, never trained on), in {output}", flush=True)
+    drive = make_drive(output, arguments.seed, arguments.duration, arguments.image_width, simulate, backend)
+    samples = _open(drive, checkpoint)
+    clock.end("drive")
+
+    rate = "" if arguments.rate == 1 else f", at {arguments.rate:g} times its speed"
+    print(f"2/4 the drive is played to the detector, each in a process of its own{rate}", flush=True)
+    reference = samples.cameras[0].lower()
+    frames, duration_s = _extent(drive.bag, f"/{reference}/image_raw/compressed")
+    last_stamp = samples.geometry(len(samples) - 1).t_ref
+    settings = DetectorSettings(model, arguments.device, *_rig(samples), score=min(PUBLISHED_SCORE, arguments.score))
+    recording = play_to_detector(drive.bag, frames, last_stamp, duration_s, settings, arguments.rate, output / "logs")
+    clock.add(recording.seconds)
+
+    print("3/4 the bag of the result", flush=True)
+    write_result_bag(drive.bag, recording.topics, output / "result_bag")
+    clock.end("bag")
+
+    print("4/4 pictures and figures", flush=True)
+    sets = [detected_set(message, checkpoint.config.classes) for message in recording.objects]
+    keyframes = figures.at_keyframes(samples, sets)
+    for index in tqdm(range(len(keyframes)), unit="picture", disable=None):
+        path = output / "pictures" / f"{drive.scene}_{index:03d}.png"
+        write_mosaic(path, samples, index, keyframes[index], checkpoint.config.grid, arguments.score)
+    result = figures.score(samples, keyframes)
+    clock.end("figures")
+
+    statuses = [set_status(message) for message in recording.statuses]
+    summary = {
+        **summarise(frames, sets, statuses, keyframes, result, arguments.score),
+        **circumstances(arguments.model, model, output / "logs" / "player.json"),
+        "published_score": settings.score,
+        "drive": {
+            "scene": drive.scene,
+            "seed": arguments.seed,
+            "duration_s": arguments.duration,
+            "image_width": arguments.image_width,
+        },
+        "rate": arguments.rate,
+        "seconds": clock.seconds(),
+    }
+    for path in [output / "summary.json", *([arguments.json] if arguments.json else [])]:
+        write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    print(f"\n{table(summary)}\n\n{_where(output)}")
+    return 0
+
+
+def _open(drive: DemoDrive, checkpoint: Checkpoint) -> NuScenesCameras:
+    """The drive's keyframes, with all its cameras."""
+    nusc = open_nuscenes(drive.dataset, VERSION)
+    tokens = choose_samples(nusc, scenes=[drive.scene])
+    return NuScenesCameras(nusc, tokens, checkpoint.config.classes, Preprocessor(checkpoint.config.image))
+
+
+def _rig(samples: NuScenesCameras) -> tuple[list[str], list[float]]:
+    """Names of the cameras in topics, and how long after the reference each exposes (ms): what a robot's owner would tell
+    the detector. Left to learn that by itself, it would do without the drive's first frames."""
+    stamps = {name: record["timestamp"] for name, record in samples.records(0).items()}
+    reference = stamps[samples.cameras[0]]
+    return [name.lower() for name in samples.cameras], [(stamps[name] - reference) / 1e3 for name in samples.cameras]
+
+
+def _extent(bag: Path, topic: str) -> tuple[int, float]:
+    """Number of messages on a topic of a bag, and seconds that the bag lasts."""
+    from rosbags.rosbag2 import Reader
+
+    with Reader(bag) as reader:
+        frames = sum(connection.msgcount for connection in reader.connections if connection.topic == topic)
+        return frames, reader.duration * 1e-9
+
+
+def _where(output: Path) -> str:
+    return (
+        f"look at   {output}/pictures/    boxes found (coloured) and true (white), every half second\n"
+        f"play      {output}/result_bag   the drive with what the detector published: ros2 bag play, or bevdistill play\n"
+        f"read      {output}/summary.json (docs/demo.md explains it)"
+    )
+
+
+class _Phases:
+    """Seconds that each phase takes."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """All since the last phase was this one."""
+        now = time.monotonic()
+        self._seconds[name] = now - self._last
+        self._last = now
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Phases that were measured by others, up to now."""
+        self._seconds.update(seconds)
+        self._last = time.monotonic()
+
+    def seconds(self) -> dict[str, float]:
+        """By phase, and all together."""
+        total = time.monotonic() - self._began
+        return {name: round(value, 2) for name, value in {**self._seconds, "total": total}.items()}
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this process as Ctrl-C does: by way of those who stop the processes that it started."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    handlers = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bevdistill demo",
+        description="Draw a drive through a synthetic street that no network was trained on, play it in one process to the "
+        "detector in another, over DDS on a domain of its own, and leave pictures, a bag and figures. The drive is kept for "
+        "the next time.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("demo_output"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="a checkpoint file, or the name of shipped weights (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--duration", type=float, default=10.0, metavar="S", help="seconds that the drive lasts (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="another drive (default: %(default)s)")
+    parser.add_argument(
+        "--image-width", type=int, default=704, metavar="W", help="pixels of the drive's images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_positive,
+        default=1.0,
+        metavar="R",
+        help="speed to play at; a detector that is too slow for it drops sets of images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--score",
+        type=_share,
+        default=0.3,
+        metavar="S",
+        help="boxes from this score on are counted and drawn (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be a positive number")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value

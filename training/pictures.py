@@ -1,0 +1,83 @@
+"""Pictures of samples with found and true boxes: of an evaluation, and of a training on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+
+from bevdistill_ros.geometry import BevGrid, Boxes, Camera, resize_matrix
+from bevdistill_ros.training.augmentation import scale_boxes, scale_world
+from bevdistill_ros.training.data.nuscenes import Sample
+from bevdistill_ros.visualise import draw_bev, draw_boxes, mosaic
+
+SCORE = 0.3
+"""Boxes found in training are drawn from this score on."""
+
+
+def draw_sample(
+    sample: Sample, cameras: Sequence[str], found: Boxes, grid: BevGrid, cell_width: int = 640
+) -> np.ndarray:
+    """One picture of a sample: what the network saw of every camera, and the view from above, with found and true
+    boxes.
+
+    Args:
+        sample: images, calibration and true boxes.
+        cameras: names, in the sample's order.
+        found: boxes of the base frame at ``sample.t_ref``.
+        grid: the range that the view from above shows.
+        cell_width: width of each camera's picture in pixels.
+    """
+    pictures: dict[str, np.ndarray | None] = {}
+    for name, image, K, ego_T_cam, present in zip(
+        cameras, sample.images, sample.K, sample.ego_T_cam, sample.mask, strict=True
+    ):
+        if not present:
+            pictures[name] = None
+            continue
+        scale = cell_width / image.shape[1]
+        size = (cell_width, round(image.shape[0] * scale))
+        pictures[name] = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+        camera = Camera(resize_matrix(scale, size[1] / image.shape[0]) @ K, *size)
+        draw_boxes(pictures[name], found, camera, ego_T_cam)
+        draw_boxes(pictures[name], sample.boxes, camera, ego_T_cam, truth=True)
+    bev = draw_bev(found, sample.boxes, (grid.x_min, grid.x_max, grid.y_min, grid.y_max))
+    return mosaic(pictures, dict(zip(cameras, sample.ego_T_cam, strict=True)), bev, cell_width)
+
+
+class Pictures(lightning.Callback):
+    """Logs every so many steps the first sample of the batch, augmented as the network saw it, with the boxes it finds now."""
+
+    def __init__(self, every: int, cameras: Sequence[str], cell_width: int = 384) -> None:
+        self.every, self.cameras, self.cell_width = every, tuple(cameras), cell_width
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: dict, index: int
+    ) -> None:
+        """After every ``every``-th step."""
+        if not self.every or trainer.global_step % self.every:
+            return
+        sample, found = first_of_batch(module, batch)
+        picture = draw_sample(sample, self.cameras, found, module.config.model.grid, self.cell_width)
+        trainer.logger.experiment.add_image("sample", picture[..., ::-1].copy(), trainer.global_step, dataformats="HWC")
+
+
+@torch.no_grad()
+def first_of_batch(module: lightning.LightningModule, batch: dict) -> tuple[Sample, Boxes]:
+    """The first sample of a batch and the boxes found in it by the network as it would run in use, not as in a training step.
+
+    Both in a world of true size: augmentation may have scaled it, with poses that are then no rigid transforms.
+    """
+    network = module.network
+    network.eval()
+    outputs = network(*(batch[name][:1] for name in ("images", "K", "ego_T_cam", "mask")))
+    found = network.decode(outputs, SCORE)[0]
+    network.train()
+    images, K, ego_T_cam, mask = (batch[name][0].cpu().numpy() for name in ("images", "K", "ego_T_cam", "mask"))
+    factor = 1.0 / float(np.cbrt(np.linalg.det(ego_T_cam[0, :3, :3].astype(np.float64))))
+    sample = Sample(batch["tokens"][0], images, K, ego_T_cam, mask, batch["boxes"][0], np.eye(4), 0, 0)
+    return scale_world(sample, factor), scale_boxes(found, factor)
