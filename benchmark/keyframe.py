@@ -27,22 +27,12 @@ UNSEEN_YAWS = (35, 125, -145, -55)
 """Degrees; config/models/keyframe.yaml leaves gaps of 5 degrees to either side of each in training."""
 
 
-def train(name: str, seed: int, data: Path, output: Path, *options: str) -> dict:
-    """Train (or finish, or find finished) one model; its figures."""
+def train(name: str, config: str, seed: int, data: Path, output: Path, *options: str) -> dict:
+    """Train (or finish, or find finished) one model of a shipped configuration; its figures."""
     run, figures = output / name, output / f"{name}.json"
     if not figures.is_file():
-        resume = ["--resume"] if (run / "last.ckpt").is_file() else ["--config", "keyframe"]
-        arguments = [
-            "--data",
-            str(data),
-            "--version",
-            "v1.0-mini",
-            "--output",
-            str(run),
-            "--cache-images",
-            "--device",
-            "cpu",
-        ]
+        resume = ["--resume"] if (run / "last.ckpt").is_file() else ["--config", config]
+        arguments = ["--data", str(data), "--version", "v1.0-mini", "--output", str(run), "--device", "cpu"]
         options = (*options, "--set", f"training.seed={seed}", "--json", str(figures))
         if bevdistill(["train", *arguments, *resume, *options]):
             raise SystemExit(f"training {name} failed")
@@ -83,8 +73,8 @@ def main() -> None:
     for seed in arguments.seeds:
         seeing, blind = f"seeing_{seed}", f"blind_{seed}"
         cost = {
-            "seeing": train(seeing, seed, data, output)["cpu_s"] / 60,
-            "blind": train(blind, seed, data, output, "--black-images")["cpu_s"] / 60,
+            "seeing": train(seeing, "keyframe", seed, data, output, "--cache-images")["cpu_s"] / 60,
+            "blind": train(blind, "keyframe", seed, data, output, "--cache-images", "--black-images")["cpu_s"] / 60,
         }
         unseen = score(seeing, data, output, UNSEEN_YAWS, *(pictures if seed == arguments.seeds[0] else []))["runs"]
         upright = score(seeing, data, output, (0,))["runs"][0]

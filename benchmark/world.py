@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -102,13 +103,18 @@ def devkit_renders(root: Path, output: Path) -> int:
     nusc = NuScenes(VERSION, str(root), verbose=False)
     sample = nusc.sample[len(nusc.sample) // 2]
     output.mkdir(parents=True, exist_ok=True)
-    drawn = 0
-    nusc.render_sample(sample["token"], out_path=str(output / "sample.png"), verbose=False)
-    nusc.render_pointcloud_in_image(sample["token"], out_path=str(output / "points_in_image.png"))
-    nusc.render_egoposes_on_map(out_path=str(output / "map.png"), log_location=nusc.log[0]["location"], verbose=False)
-    for name in ("sample.png", "points_in_image.png", "map.png"):
-        drawn += int(cv2.imread(str(output / name)).std() > 5)
-    return drawn
+    pictures = []
+
+    def draw(name: str, render: Callable[..., None], *args: object, **options: object) -> None:
+        pictures.append(output / f"{name}.png")
+        render(*args, out_path=str(pictures[-1]), **options)
+
+    for channel, reading in sample["data"].items():
+        # The map below a point cloud is left out: with NumPy 2, nuscenes-devkit 1.2 cannot crop it.
+        draw(channel, nusc.render_sample_data, reading, underlay_map=False, verbose=False)
+    draw("points_in_image", nusc.render_pointcloud_in_image, sample["token"], verbose=False)
+    draw("map", nusc.render_egoposes_on_map, log_location=nusc.log[0]["location"])
+    return sum(int(cv2.imread(str(picture)).std() > 5) for picture in pictures)
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ VERBS = {
     "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
     "world": ("bevdistill_ros.training.world.generate", "make a synthetic dataset, bags, or both"),
     "demo": ("bevdistill_ros.training.demo.command", "play a synthetic drive to the detector: pictures, figures"),
-    "convert": ("bevdistill_ros.training.convert", "turn a nuScenes dataset into a bag"),
-    "train": ("bevdistill_ros.training.train", "train a student"),
+    "convert": ("bevdistill_ros.training.convert", "bags into a dataset, or a nuScenes dataset into bags"),
+    "train": ("bevdistill_ros.training.train", "train a camera student, or a LiDAR teacher"),
     "evaluate": ("bevdistill_ros.training.evaluate", "score a checkpoint: mAP, NDS, errors, pictures"),
 }
 

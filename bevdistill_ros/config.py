@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +73,11 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class LiftConfig:
-    """Lift-splat view transform: image features at ``stride`` pixels, ``bins`` depths (m) and the heights (m) that count."""
+    """Lift-splat view transform: image features at ``stride`` pixels, ``bins`` depths (m) and the heights (m) that count.
+
+    Attributes:
+        ray_channels: hidden width of the layers that tell every pixel where it looks, see ``Lift``; 0: none.
+    """
 
     stride: int
     bins: int
@@ -81,10 +87,13 @@ class LiftConfig:
     z_max: float = 5.0
     channels: int = 64
     neck_channels: int = 128
+    ray_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.stride not in (8, 16):
             raise ValueError("stride must be 8 or 16")
+        if self.ray_channels < 0:
+            raise ValueError("ray_channels must not be negative")
         if min(self.bins, self.channels, self.neck_channels) < 1:
             raise ValueError("bins, channels and neck_channels must be positive")
         if not (0 < self.depth_min < self.depth_max and self.z_min < self.z_max):
@@ -124,16 +133,84 @@ class CenterHeadConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A camera-only student: everything needed to build it and to run it."""
+class PointsConfig:
+    """Which LiDAR points a network is given.
+
+    Attributes:
+        seconds: besides the keyframe's own reading, those of so many seconds before it; 0: none. At 20 Hz, 0.475 gives 10 in all.
+        ego: (x_min, x_max, y_min, y_max) of the vehicle itself in the base frame, in metres; what the LiDAR sees of it is left out.
+    """
+
+    seconds: float = 0.0
+    ego: tuple[float, float, float, float] = (-1.0, 3.7, -1.2, 1.2)
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0:
+            raise ValueError("seconds must not be negative")
+        if not (self.ego[0] <= self.ego[1] and self.ego[2] <= self.ego[3]):
+            raise ValueError("ego is [x_min, x_max, y_min, y_max]")
+
+
+@dataclass(frozen=True)
+class PillarsConfig:
+    """Vertical columns of ``cell`` metres over the model's grid, whose points become one feature vector each.
+
+    Attributes:
+        cell: a fraction of the grid's cell.
+        channels: widths of the layers that every point goes through before the maximum over its pillar.
+        z_min, z_max: points beyond these heights (m) are left out.
+        intensity: the largest intensity of the data, which becomes 1.
+    """
+
+    cell: float
+    channels: tuple[int, ...] = (64, 64)
+    z_min: float = -3.0
+    z_max: float = 5.0
+    intensity: float = 255.0
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError("channels must be positive")
+        if not (self.cell > 0 and self.intensity > 0):
+            raise ValueError("cell and intensity must be positive")
+        if not self.z_min < self.z_max:
+            raise ValueError("z_min < z_max must hold")
+
+
+@dataclass(frozen=True)
+class SecondConfig:
+    """Convolutional backbone over the pillars (SECOND, Yan et al. 2018), and a pyramid back to the model's grid.
+
+    Attributes:
+        strides, layers, channels: of each stage: its stride (1 or 2), 3x3 convolutions and their width.
+        channels_out: of the BEV features.
+    """
+
+    strides: tuple[int, ...]
+    layers: tuple[int, ...]
+    channels: tuple[int, ...]
+    channels_out: int
+
+    def __post_init__(self) -> None:
+        if not len(self.strides) == len(self.layers) == len(self.channels) > 0:
+            raise ValueError("strides, layers and channels must have an entry a stage")
+        if set(self.strides) - {1, 2}:
+            raise ValueError("strides must be 1 or 2")
+        if min(*self.layers, *self.channels, self.channels_out) < 1:
+            raise ValueError("layers, channels and channels_out must be positive")
+
+    def scales(self) -> tuple[int, ...]:
+        """How many pillars a cell of each stage is wide."""
+        return tuple(math.prod(self.strides[: i + 1]) for i in range(len(self.strides)))
+
+
+@dataclass(frozen=True)
+class BaseModelConfig:
+    """What every model has, whatever it sees: its name, the classes it finds, the grid it finds them on, and the head that does."""
 
     name: str
     classes: tuple[str, ...]
-    image: ImageConfig
     grid: BevGrid
-    backbone: BackboneConfig
-    lift: LiftConfig
-    bev: BevEncoderConfig
     head: CenterHeadConfig
 
     def __post_init__(self) -> None:
@@ -143,10 +220,45 @@ class ModelConfig:
         missing = set(self.classes) - set(self.head.suppression)
         if missing:
             raise ValueError(f"head.suppression lacks {', '.join(sorted(missing))}")
+
+
+@dataclass(frozen=True)
+class CameraModelConfig(BaseModelConfig):
+    """A camera-only student: everything needed to build it and to run it."""
+
+    image: ImageConfig
+    backbone: BackboneConfig
+    lift: LiftConfig
+    bev: BevEncoderConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image.height % 32 or self.image.width % 32:
             raise ValueError("image.height and image.width must be multiples of 32, the backbone's last stride")
         if self.lift.stride > 2 ** (self.backbone.stages + 1):
             raise ValueError(f"lift.stride {self.lift.stride} needs more backbone.stages than {self.backbone.stages}")
+
+
+@dataclass(frozen=True)
+class LidarModelConfig(BaseModelConfig):
+    """A LiDAR teacher, for training only. The student it is to teach has the same classes and the same grid."""
+
+    points: PointsConfig
+    pillars: PillarsConfig
+    second: SecondConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pillars = self.grid.cell / self.pillars.cell
+        if abs(pillars - round(pillars)) > 1e-6 or round(pillars) not in self.second.scales():
+            raise ValueError(
+                f"second.strides make cells of {', '.join(f'{s * self.pillars.cell:g}' for s in self.second.scales())} m "
+                f"of pillars.cell {self.pillars.cell:g}; one of them must be grid.cell, {self.grid.cell:g}"
+            )
+
+
+ModelConfig = CameraModelConfig | LidarModelConfig
+"""What a model sees is told by the fields it has. A new kind of model is a new dataclass here, and its network in ``models``."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +309,31 @@ class CenterLossConfig:
 
 
 @dataclass(frozen=True)
+class ImageSupervisionConfig:
+    """What LiDAR teaches a student's image features in training, see ``training/image_supervision.py``. All 0: nothing.
+
+    Attributes:
+        depth, classes: weights of the losses of depth and of class.
+        alone_steps: first steps of the training in which nothing else is learnt, and the rest of the network does not run.
+    """
+
+    depth: float = 0.0
+    classes: float = 0.0
+    alone_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.classes, self.alone_steps) < 0:
+            raise ValueError("depth, classes and alone_steps must not be negative")
+        if self.alone_steps and not self.used:
+            raise ValueError("alone_steps needs a weight of depth or classes above 0")
+
+    @property
+    def used(self) -> bool:
+        """Whether a training needs LiDAR points for it."""
+        return self.depth > 0 or self.classes > 0
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How a model is trained. One step is one optimiser update of ``batch_size`` samples.
 
@@ -226,6 +363,7 @@ class TrainingConfig:
     validate_every: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: CenterLossConfig = field(default_factory=CenterLossConfig)
+    image_supervision: ImageSupervisionConfig = field(default_factory=ImageSupervisionConfig)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
@@ -247,12 +385,18 @@ class Config:
     model: ModelConfig
     training: TrainingConfig
 
+    def __post_init__(self) -> None:
+        if self.training.image_supervision.used and not isinstance(self.model, CameraModelConfig):
+            raise ValueError("training.image_supervision is for camera models; leave it out")
+
 
 T = TypeVar("T")
 
 
 def from_dict(kind: type[T], data: Any, where: str) -> T:
     """Build the dataclass ``kind`` from plain data, strictly: unknown, missing and ill-typed fields are named.
+
+    Of a union of dataclasses it is the one that knows most of the fields given; of several that do, the first.
 
     Args:
         where: what the data is, for messages, e.g. "nano.yaml: model".
@@ -305,6 +449,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def _convert(kind: Any, data: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        given = set(data) if isinstance(data, Mapping) else set()
+        known = {member: {f.name for f in dataclasses.fields(member)} for member in typing.get_args(kind)}
+        kind = max(known, key=lambda member: len(given & known[member]))
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, data, where)
     if origin is tuple:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.config import CameraModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models import build_network
@@ -22,6 +23,34 @@ def choose_device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def use_device(name: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def load_network(checkpoint: Checkpoint, device: torch.device, name: str) -> torch.nn.Module:
+    """The network of a checkpoint, of either kind, as it runs in use.
+
+    Raises:
+        UserError: weights and configuration do not fit; ``name`` says which file.
+    """
+    network = build_network(checkpoint.config)
+    problems = _state_problems(network.state_dict(), checkpoint.state)
+    if problems:
+        raise UserError(f"{name}: weights do not fit its configuration: {problems}")
+    network.load_state_dict(checkpoint.state)
+    return network.to(device).eval()
 
 
 class Detector:
@@ -37,30 +66,26 @@ class Detector:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu", name: str = "checkpoint") -> None:
-        try:
-            self.device = torch.device(device)
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+        if not isinstance(checkpoint.config, CameraModelConfig):
+            raise UserError(
+                f"{name}: holds the LiDAR model '{checkpoint.config.name}', a teacher for training and `bevdistill evaluate`; "
+                "detection is from cameras only: name the checkpoint of a student"
+            )
         self.config = checkpoint.config
         self.class_names = checkpoint.config.classes
         self.cameras = checkpoint.cameras
         self.training = checkpoint.training
         self.preprocess = Preprocessor(checkpoint.config.image)
         self.stage_times: dict[str, float] = {}
-        network = build_network(checkpoint.config)
-        problems = _state_problems(network.state_dict(), checkpoint.state)
-        if problems:
-            raise UserError(f"{name}: weights do not fit its configuration: {problems}")
-        network.load_state_dict(checkpoint.state)
-        self.network = network.to(self.device).eval()
+        self.device = use_device(device)
+        self.network = load_network(checkpoint, self.device, name)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> Detector:
         """Load a checkpoint file.
 
         Raises:
-            UserError: the file or the device cannot be used.
+            UserError: the file or the device cannot be used, or the file holds no camera model.
         """
         return cls(load_checkpoint(path), device, str(path))
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from bevdistill_ros.config import Config, ModelConfig, Schedule, from_dict, load_config, to_dict
+from bevdistill_ros.config import (
+    CameraModelConfig,
+    Config,
+    LidarModelConfig,
+    ModelConfig,
+    Schedule,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
 
@@ -17,6 +26,19 @@ def test_shipped_configurations_read_and_round_trip(path) -> None:
     config = load_config(path)
     assert config.model.name == path.stem
     assert from_dict(Config, yaml.safe_load(yaml.safe_dump(to_dict(config))), "again") == config
+
+
+def test_what_a_model_sees_is_told_by_its_fields() -> None:
+    for path in MODELS:
+        lidar = path.stem.startswith("teacher")
+        config = load_config(path)
+        assert isinstance(config.model, LidarModelConfig if lidar else CameraModelConfig)
+        # As a checkpoint stores it, the fields in any order.
+        fields = dict(reversed(to_dict(config.model).items()))
+        assert from_dict(ModelConfig, fields, "again") == config.model
+    for wrong in ("many", None, []):
+        with pytest.raises(UserError, match="here: expected a mapping"):
+            from_dict(ModelConfig, wrong, "here")
 
 
 def test_overrides(tmp_path) -> None:

@@ -11,6 +11,7 @@ from bevdistill_ros.config import load_config
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Camera, make_transform, rotation_z
+from bevdistill_ros.models import build_network
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.paths import share_directory
 
@@ -67,3 +68,12 @@ def test_wrong_shapes_are_named(detector: Detector) -> None:
 def test_an_impossible_device_is_one_clear_error(detector: Detector) -> None:
     with pytest.raises(UserError, match="device 'cuda:99' cannot be used|device 'nonsense'"):
         Detector(Checkpoint(detector.config, detector.network.state_dict(), (), {}), "cuda:99")
+
+
+def test_a_lidar_model_is_refused_in_one_clear_line(tmp_path) -> None:
+    config = load_config(share_directory() / "config" / "models" / "teacher_nano.yaml").model
+    path = tmp_path / "teacher.safetensors"
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict(), ("CAM_FRONT",), {}))
+    with pytest.raises(UserError, match=r"teacher\.safetensors: holds the LiDAR model 'teacher_nano'") as error:
+        Detector.from_checkpoint(path)
+    assert "\n" not in str(error.value)

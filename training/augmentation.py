@@ -1,7 +1,8 @@
-"""Random changes of a sample that keep pixels, calibration and boxes consistent with one another.
+"""Random changes of a sample that keep pixels, calibration, LiDAR points and boxes consistent with one another.
 
-What a training draws is drawn once (``draw_augmentation``) and then applied apart: to calibration and boxes by
-``augment_geometry``, to the pixels by ``change_pixels`` here with OpenCV, or by ``device_images.py`` on the training's device.
+What a training draws is drawn once (``draw_augmentation``), the same for every network that sees the sample, and then applied
+apart: to calibration, points and boxes by ``augment_geometry``, to the pixels by ``change_pixels`` here with OpenCV, or by
+``device_images.py`` on the training's device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from bevdistill_ros.config import AugmentationConfig
 from bevdistill_ros.geometry import Boxes, crop_matrix
-from bevdistill_ros.training.data.nuscenes import Sample, turn_rig
+from bevdistill_ros.training.data.nuscenes import Sample, move_points, turn_rig
 
 
 class PixelChange(NamedTuple):
@@ -111,7 +112,9 @@ def _image_matrix(config: AugmentationConfig, size: tuple[int, int], rng: np.ran
 
 
 def change_pixels(images: np.ndarray, change: PixelChange) -> np.ndarray:
-    """Images (N, H, W, 3) uint8 BGR, changed; the input is left as it is."""
+    """Images (N, H, W, 3) uint8 BGR, changed; the input is left as it is. H and W may be 0: pixels that were not asked for."""
+    if not images.size:
+        return images
     size = images.shape[2], images.shape[1]
     changed = np.zeros_like(images)
     for i, image in enumerate(images):
@@ -132,11 +135,11 @@ def light_table(contrast: float, brightness: float) -> np.ndarray:
     return np.clip((np.arange(256) - 127.5) * contrast + 127.5 + brightness, 0, 255).round().astype(np.uint8)
 
 
-# ------------------------------------------------------------------------------------------------ calibration and boxes
+# ---------------------------------------------------------------------------------------- calibration, points and boxes
 
 
 def augment_geometry(sample: Sample, drawn: Augmentation, width: int) -> Sample:
-    """Calibration, mask and boxes after a draw, for images ``width`` pixels wide; ``sample.images`` stay as they are."""
+    """Calibration, mask, points and boxes after a draw, for images ``width`` pixels wide; ``sample.images`` stay as they are."""
     sample = replace(sample, K=drawn.pixels.matrices @ sample.K, mask=drawn.mask)
     if drawn.pixels.flip:
         sample = mirror(sample, width)
@@ -146,8 +149,8 @@ def augment_geometry(sample: Sample, drawn: Augmentation, width: int) -> Sample:
 
 
 def mirror(sample: Sample, width: int) -> Sample:
-    """Calibration and boxes of the world seen in a mirror: left becomes right in pictures ``width`` pixels wide, rig and boxes;
-    the result is a proper rig again."""
+    """Calibration, points and boxes of the world seen in a mirror: left becomes right in pictures ``width`` pixels wide, rig,
+    points and boxes; the result is a proper rig again."""
     reflect_y, reflect_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
     flip_pixels = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     boxes = sample.boxes
@@ -161,13 +164,19 @@ def mirror(sample: Sample, width: int) -> Sample:
             yaws=-boxes.yaws,
             velocities=boxes.velocities * (1, -1),
         ),
+        points=move_points(sample.points, reflect_y),
     )
 
 
 def scale_world(sample: Sample, factor: float) -> Sample:
     """A world ``factor`` times the size, which gives the same pictures; ``ego_T_cam`` then scales, too, and is not rigid."""
     scale = np.diag([factor, factor, factor, 1.0])
-    return replace(sample, ego_T_cam=scale @ sample.ego_T_cam, boxes=scale_boxes(sample.boxes, factor))
+    return replace(
+        sample,
+        ego_T_cam=scale @ sample.ego_T_cam,
+        boxes=scale_boxes(sample.boxes, factor),
+        points=move_points(sample.points, scale),
+    )
 
 
 def scale_boxes(boxes: Boxes, factor: float) -> Boxes:

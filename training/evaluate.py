@@ -13,10 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
+from bevdistill_ros.paths import model_path
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesCameras,
     Sample,
@@ -24,6 +26,7 @@ from bevdistill_ros.training.data.nuscenes import (
     missing_scenes,
     note_missing_scenes,
     open_nuscenes,
+    open_samples,
     turn_rig,
 )
 from bevdistill_ros.training.evaluation import (
@@ -34,13 +37,14 @@ from bevdistill_ros.training.evaluation import (
     to_global,
 )
 from bevdistill_ros.training.pictures import draw_sample
+from bevdistill_ros.training.teacher import Teacher, make_detector
 
 CACHE_LIMIT = 1 << 30
 """Preprocessed images are kept for the next yaw while they need less than this many bytes."""
 
 
 def predict(
-    detector: Detector,
+    detector: Detector | Teacher,
     samples: NuScenesCameras,
     rig_yaw: float = 0.0,
     black_images: bool = False,
@@ -70,12 +74,15 @@ def predict(
         if black_images:
             sample = replace(sample, images=np.zeros_like(sample.images))
         seen = turn_rig(sample, rig_yaw)
-        found = detector(seen.images, seen.K, seen.ego_T_cam, seen.mask, score_threshold=score_threshold)
+        if isinstance(detector, Teacher):
+            found = detector(seen, score_threshold)
+        else:
+            found = detector(seen.images, seen.K, seen.ego_T_cam, seen.mask, score_threshold=score_threshold)
         yield sample, found.transformed(ego_T_turned)
 
 
 def evaluate(
-    detector: Detector,
+    detector: Detector | Teacher,
     samples: NuScenesCameras,
     rig_yaw: float = 0.0,
     black_images: bool = False,
@@ -97,20 +104,19 @@ def evaluate(
 def main(argv: Sequence[str]) -> int:
     """Parse, evaluate, print a table; write JSON and pictures where asked."""
     arguments = _parser().parse_args(argv)
-    detector = Detector.from_checkpoint(arguments.checkpoint, choose_device(arguments.device))
+    path = model_path(arguments.checkpoint)
+    detector = make_detector(load_checkpoint(path), choose_device(arguments.device), str(path))
+    if isinstance(detector, Teacher):
+        for option, given in (("--black-images", arguments.black_images), ("--drop-cameras", arguments.drop_cameras)):
+            if given:
+                raise UserError(f"{option}: {path} holds a LiDAR model, which sees no images")
     nusc = open_nuscenes(arguments.data, arguments.version)
     tokens = choose_samples(nusc, arguments.split, arguments.scenes)
     yaws = arguments.rig_yaw_deg
-    image = detector.config.image
-    needed = len(tokens) * len(arguments.cameras or detector.cameras) * image.height * image.width * 3
-    samples = NuScenesCameras(
-        nusc,
-        tokens,
-        detector.class_names,
-        detector.preprocess,
-        arguments.cameras or detector.cameras,
-        cache=len(yaws) > 1 and needed < CACHE_LIMIT,
-    )
+    cameras = arguments.cameras or detector.cameras
+    pixels = 0 if isinstance(detector, Teacher) else detector.config.image.height * detector.config.image.width
+    keep = len(yaws) > 1 and len(tokens) * len(cameras) * pixels * 3 < CACHE_LIMIT
+    samples = open_samples(nusc, tokens, detector.config, cameras, cache=keep)
     if arguments.pictures is not None:
         _make_folder(arguments.pictures, "--pictures")
     if arguments.json is not None:
@@ -120,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     scenes = dict.fromkeys(nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"] for token in tokens)
     note_missing_scenes(nusc, arguments.split)
     report = {
-        "checkpoint": str(arguments.checkpoint),
+        "checkpoint": arguments.checkpoint,
         "data": str(arguments.data),
         "version": nusc.version,
         "split": arguments.split,
@@ -153,7 +159,7 @@ _SUMMARY = ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
 
 
 def _evaluate_with_progress(
-    detector: Detector, samples: NuScenesCameras, yaw_deg: float, arguments: argparse.Namespace
+    detector: Detector | Teacher, samples: NuScenesCameras, yaw_deg: float, arguments: argparse.Namespace
 ) -> DetectionResult:
     from tqdm import tqdm
 
@@ -213,7 +219,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: bevdistill evaluate runs/nano/model.safetensors --data /data/nuscenes --version v1.0-mini "
         "--split mini_val --json nano.json --pictures pictures --pictures-every 10",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a model.safetensors of `bevdistill train`")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a model.safetensors of `bevdistill train`, student or teacher, or the name of weights shipped",
+    )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="ROOT", help="dataset folder, which holds the version's folder"
     )

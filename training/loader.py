@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -15,16 +16,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bevdistill_ros.config import Config
 from bevdistill_ros.training.augmentation import PixelChange, augment_geometry, change_pixels, draw_augmentation
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample
+from bevdistill_ros.training.image_supervision import ImageTargets, image_targets
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnSample:
     """An augmented sample; its pixels are either changed already (``change`` None) or still to be gathered and changed on the
-    device: those of sample ``index``, by ``change``."""
+    device: those of sample ``index``, by ``change``. ``targets`` are there where the training asks for image supervision."""
 
     index: int
     sample: Sample
     change: PixelChange | None
+    targets: ImageTargets | None = None
 
 
 class AugmentedSamples(Dataset):
@@ -46,16 +49,25 @@ class AugmentedSamples(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> DrawnSample:
         index, draw = key
         rng = np.random.default_rng([self.config.training.seed, draw])
-        sample = self.samples.geometry(index) if self.on_device else self.samples[index]
-        image = self.config.model.image
-        drawn = draw_augmentation(self.config.training.augmentation, sample.mask, (image.width, image.height), rng)
+        sample = self.samples.geometry(index)
+        sample = replace(sample, points=self.samples.points(sample))
+        width, height = self.samples.image_size
+        drawn = draw_augmentation(self.config.training.augmentation, sample.mask, (width, height), rng)
         change = drawn.pixels
         if self.black_images:
             change = change._replace(visible=np.zeros_like(change.visible))
-        changed = augment_geometry(sample, drawn, image.width)
+        changed = augment_geometry(sample, drawn, width)
+        targets = self._image_targets(changed) if self.config.training.image_supervision.used else None
         if self.on_device:
-            return DrawnSample(index, changed, change)
-        return DrawnSample(index, replace(changed, images=change_pixels(sample.images, change)), None)
+            return DrawnSample(index, changed, change, targets)
+        images = change_pixels(self.samples.images(index), change)
+        return DrawnSample(index, replace(changed, images=images), None, targets)
+
+    def _image_targets(self, sample: Sample) -> ImageTargets:
+        width, height = self.samples.image_size
+        lift = self.config.model.lift
+        size = height // lift.stride, width // lift.stride
+        return image_targets(sample.points, sample.boxes, sample.K, sample.ego_T_cam, sample.mask, lift, size)
 
 
 class StepSampler(Sampler):
@@ -79,22 +91,28 @@ class StepSampler(Sampler):
             yield int(order[draw % self.count]), draw
 
 
-def collate(drawn: list[DrawnSample]) -> dict[str, Any]:
-    """A batch: K, ego_T_cam float32, mask bool; boxes and tokens as lists; and either images (B, N, H, W, 3) uint8 or, for the
-    device to gather them, index (B,) and change."""
+def collate(drawn: Sequence[DrawnSample], inputs: Sequence[str]) -> dict[str, Any]:
+    """A batch, by name: boxes and tokens as lists, and the ``inputs``, those attributes of ``Sample`` that networks ask for.
+
+    These are images (B, N, H, W, 3) uint8, or, for the device to gather them, index (B,) and change; K, ego_T_cam float32; mask
+    bool; points a list of (n_i, POINT) float32. ``image_targets`` are there where the training asks for them.
+    """
     samples = [d.sample for d in drawn]
-    batch = {
-        "K": _stack([s.K for s in samples]),
-        "ego_T_cam": _stack([s.ego_T_cam for s in samples]),
-        "mask": _stack([s.mask for s in samples]),
-        "boxes": [s.boxes for s in samples],
-        "tokens": [s.token for s in samples],
-    }
+    batch: dict[str, Any] = {"boxes": [s.boxes for s in samples], "tokens": [s.token for s in samples]}
     changes = [d.change for d in drawn if d.change is not None]
-    if not changes:
-        return {**batch, "images": _stack([s.images for s in samples])}
-    change = PixelChange(*(_stack(values) for values in zip(*changes, strict=True)))
-    return {**batch, "index": torch.tensor([d.index for d in drawn]), "change": change}
+    for name in inputs:
+        values = [getattr(s, name) for s in samples]
+        if name == "points":
+            batch[name] = [torch.from_numpy(own) for own in values]
+        elif name == "images" and changes:
+            batch["index"] = torch.tensor([d.index for d in drawn])
+            batch["change"] = PixelChange(*(_stack(parts) for parts in zip(*changes, strict=True)))
+        else:
+            batch[name] = _stack(values)
+    targets = [d.targets for d in drawn if d.targets is not None]
+    if targets:
+        batch["image_targets"] = ImageTargets(*(_stack(parts) for parts in zip(*targets, strict=True)))
+    return batch
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:
@@ -106,15 +124,17 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Tensors move; boxes stay, their targets are drawn on the device."""
 
     def move(value: Any) -> Any:
-        if isinstance(value, PixelChange):
-            return PixelChange(*map(move, value))
+        if isinstance(value, (PixelChange, ImageTargets)):
+            return type(value)(*map(move, value))
+        if isinstance(value, list):
+            return [move(item) for item in value]
         return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
     return {name: move(value) for name, value in batch.items()}
 
 
-def make_loader(dataset: AugmentedSamples, config: Config, start_step: int) -> DataLoader:
-    """Batches of the whole training from ``start_step`` on."""
+def make_loader(dataset: AugmentedSamples, config: Config, start_step: int, inputs: Sequence[str]) -> DataLoader:
+    """Batches of the whole training from ``start_step`` on, with the ``inputs`` of the networks that are to see them."""
     training = config.training
     sampler = StepSampler(
         len(dataset), training.steps * training.batch_size, training.seed, start_step * training.batch_size
@@ -124,7 +144,7 @@ def make_loader(dataset: AugmentedSamples, config: Config, start_step: int) -> D
         training.batch_size,
         sampler=sampler,
         num_workers=training.workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, inputs=tuple(inputs)),
         persistent_workers=training.workers > 0,
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bevdistill_ros.config import CenterLossConfig
-from bevdistill_ros.models.lss import Outputs
+from bevdistill_ros.models.outputs import Outputs
 from bevdistill_ros.training.targets import CenterTargets
 
 

@@ -1,4 +1,4 @@
-"""The Lightning module of a plain student."""
+"""The Lightning module of a network that learns detection from boxes alone: a plain student, or a teacher."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any, NoReturn
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bevdistill_ros.config import Config
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models import build_network
+from bevdistill_ros.models.outputs import ImageFeatures
 from bevdistill_ros.training.data.image_cache import ImageCache
 from bevdistill_ros.training.device_images import DeviceImages
+from bevdistill_ros.training.image_supervision import ImageTargets, image_losses
 from bevdistill_ros.training.loader import to_device
 from bevdistill_ros.training.losses import center_losses
 from bevdistill_ros.training.schedule import learning_rate_factor
 from bevdistill_ros.training.targets import center_targets
 
 
-class StudentModule(lightning.LightningModule):
-    """Trains ``network`` on detection alone.
+class DetectionModule(lightning.LightningModule):
+    """Trains ``network`` on detection alone. Batches are of ``loader.collate``, with the network's ``inputs``.
 
     Args:
         cache: its pixels are held on the training's device, and batches bring only indices into them; None: batches bring images.
@@ -31,6 +33,9 @@ class StudentModule(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.network = build_network(config.model)
+        self.image_classes: nn.Module | None = None
+        if config.training.image_supervision.used:
+            self.image_classes = nn.Conv2d(config.model.lift.channels, 1 + len(config.model.classes), 1)
         self._cache = cache
         self._device_images: DeviceImages | None = None
         self._batch: dict[str, Any] = {}
@@ -73,16 +78,28 @@ class StudentModule(lightning.LightningModule):
 
     def losses(self, batch: dict) -> dict[str, Tensor]:
         """Weighted losses by name, computed in float32 whatever the network runs in."""
-        outputs = self.network(batch["images"], batch["K"], batch["ego_T_cam"], batch["mask"])
+        inputs = [batch[name] for name in self.network.inputs]
+        training = self.config.training
+        if self.global_step < training.image_supervision.alone_steps:
+            return self._image_losses(self.network.describe_images(*inputs), batch)
+        outputs = self.network(*inputs)
         with torch.autocast(self.device.type, enabled=False):
-            outputs = replace(outputs, heatmap=outputs.heatmap.float(), codes=outputs.codes.float())
-            targets = center_targets(batch["boxes"], self.config.model, self.config.training.loss, self.device)
-            return center_losses(outputs, targets, self.config.training.loss)
+            own = replace(outputs, heatmap=outputs.heatmap.float(), codes=outputs.codes.float())
+            targets = center_targets(batch["boxes"], self.config.model, training.loss, self.device)
+            losses = center_losses(own, targets, training.loss)
+        return losses if outputs.image is None else {**losses, **self._image_losses(outputs.image, batch)}
+
+    def _image_losses(self, image: ImageFeatures, batch: dict) -> dict[str, Tensor]:
+        if self.image_classes is None:
+            return {}
+        logits = self.image_classes(image.context.flatten(0, 1)).unflatten(0, image.context.shape[:2])
+        with torch.autocast(self.device.type, enabled=False):
+            return image_losses(image, logits, batch["image_targets"], self.config.training.image_supervision)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip the gradient's norm, and log it as it was before."""
         limit = self.config.training.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         # In float16 a gradient may overflow: its scaler then leaves the step out and scales less the next time.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if not norm.isfinite() and (scaler is None or scaler.get_scale() <= 1.0):
@@ -92,7 +109,7 @@ class StudentModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; ``on_train_batch_start`` sets the learning rate."""
         training = self.config.training
-        return torch.optim.AdamW(self.network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(self.parameters(), training.learning_rate, weight_decay=training.weight_decay)
 
     def _stop(self, batch: dict, what: str) -> NoReturn:
         """End the training with the samples that may be to blame. Neither weights nor saved state have been touched."""
@@ -113,7 +130,9 @@ class StudentModule(lightning.LightningModule):
 
     def _is_finite_alone(self, batch: dict, i: int) -> bool:
         """Whether loss and gradient of sample ``i`` alone are finite."""
-        own = {name: batch[name][i : i + 1] for name in ("images", "K", "ego_T_cam", "mask", "boxes")}
+        own = {name: batch[name][i : i + 1] for name in (*self.network.inputs, "boxes")}
+        if "image_targets" in batch:
+            own["image_targets"] = ImageTargets(*(part[i : i + 1] for part in batch["image_targets"]))
         with torch.enable_grad():
             loss = sum(self.losses(own).values())
             gradients = torch.autograd.grad(loss, list(self.network.parameters()), allow_unused=True)

@@ -1,4 +1,4 @@
-"""The verb ``train``: a student from a dataset in the nuScenes schema."""
+"""The verb ``train``: a student or a LiDAR teacher from a dataset in the nuScenes schema."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import Config, TrainingConfig, load_config, to_dict
+from bevdistill_ros.config import Config, LidarModelConfig, TrainingConfig, load_config, to_dict
 from bevdistill_ros.detector import choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import share_directory
-from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.callbacks import AtomicCheckpoint, RunClock, SameSamples, StopOnSignal, Throughput
 from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
@@ -32,9 +31,10 @@ from bevdistill_ros.training.data.nuscenes import (
     choose_samples,
     note_missing_scenes,
     open_nuscenes,
+    open_samples,
 )
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader
-from bevdistill_ros.training.module import StudentModule
+from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.pictures import Pictures
 from bevdistill_ros.training.validation import Validation
 
@@ -56,15 +56,17 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--resume takes its configuration from {output / 'config.yaml'}; leave out --config")
     config_file = output / "config.yaml" if arguments.resume else find_config(arguments.config or "nano")
     config = load_config(config_file, arguments.set)
+    if isinstance(config.model, LidarModelConfig):
+        _refuse_image_options(arguments, config.model.name)
 
     nusc = open_nuscenes(arguments.data, arguments.version)
 
-    def choose(split: str | None, scenes: list[str] | None) -> NuScenesCameras:
+    def choose(split: str | None, scenes: list[str] | None, with_points: bool = False) -> NuScenesCameras:
         tokens = choose_samples(nusc, split, scenes)
         note_missing_scenes(nusc, split)
-        return NuScenesCameras(nusc, tokens, config.model.classes, Preprocessor(config.model.image), arguments.cameras)
+        return open_samples(nusc, tokens, config.model, arguments.cameras, with_points=with_points)
 
-    samples = choose(arguments.split, arguments.scenes)
+    samples = choose(arguments.split, arguments.scenes, config.training.image_supervision.used)
     validation_samples = None
     if arguments.val_split or arguments.val_scenes:
         validation_samples = choose(arguments.val_split, arguments.val_scenes)
@@ -159,7 +161,7 @@ def train(
     device = choose_device(device)
     training = config.training
     lightning.seed_everything(training.seed, workers=True, verbose=False)
-    module = StudentModule(config, device_cache)
+    module = DetectionModule(config, device_cache)
     start = 0
     if resume is not None:
         try:
@@ -197,7 +199,8 @@ def train(
         log_every_n_steps=min(training.log_every, training.steps),
         num_sanity_val_steps=0,
     )
-    loader = make_loader(AugmentedSamples(samples, config, black_images, device_cache is not None), config, start)
+    dataset = AugmentedSamples(samples, config, black_images, device_cache is not None)
+    loader = make_loader(dataset, config, start, module.network.inputs)
     try:
         trainer.fit(module, loader, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except UserError as error:
@@ -236,6 +239,17 @@ def find_config(name: str) -> Path:
     return path
 
 
+def _refuse_image_options(arguments: argparse.Namespace, name: str) -> None:
+    """Options that would do nothing are a misunderstanding."""
+    for option, given in (
+        ("--cache-images", arguments.cache_images is not None),
+        ("--dataset-on-device", arguments.dataset_on_device),
+        ("--black-images", arguments.black_images),
+    ):
+        if given:
+            raise UserError(f"{option}: {name} is a LiDAR model, which sees no images; leave the option out")
+
+
 def _quiet() -> None:
     """Lightning's advice is about choices made here on purpose."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -252,8 +266,9 @@ def _quiet() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bevdistill train",
-        description="Train a student on a dataset in the nuScenes schema. Writes OUTPUT/model.safetensors (for the detector), "
-        "OUTPUT/config.yaml, OUTPUT/log (for TensorBoard) and OUTPUT/last.ckpt (to resume).",
+        description="Train a camera student or a LiDAR teacher (--config teacher_nano) on a dataset in the nuScenes schema. "
+        "Writes OUTPUT/model.safetensors (a student's is for the detector), OUTPUT/config.yaml, OUTPUT/log (for TensorBoard) and "
+        "OUTPUT/last.ckpt (to resume).",
         epilog="example: bevdistill train --config nano --data /data/nuscenes --version v1.0-mini --split mini_train "
         "--output runs/nano",
     )

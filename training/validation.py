@@ -10,10 +10,10 @@ import lightning
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint
-from bevdistill_ros.detector import Detector
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras
 from bevdistill_ros.training.evaluate import evaluate
+from bevdistill_ros.training.teacher import make_detector
 
 FIGURES = ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
 
@@ -41,7 +41,8 @@ class Validation(lightning.Callback):
         state = self.average.weights(module.network)
         # Making a network draws random numbers; the training's own stay what they were.
         with torch.random.fork_rng(devices=[]):
-            detector = Detector(Checkpoint(module.config.model, state, self.samples.cameras, {}), module.device)
+            checkpoint = Checkpoint(module.config.model, state, self.samples.cameras, {})
+            detector = make_detector(checkpoint, module.device)
         result = evaluate(detector, self.samples, black_images=self.black_images)
         figures = {name: float(getattr(result, name)) for name in FIGURES}
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -8,10 +8,19 @@ from torch import Tensor, nn
 from bevdistill_ros.config import LiftConfig
 from bevdistill_ros.geometry import BevGrid
 from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool, make_pool_plan
+from bevdistill_ros.models.outputs import ImageFeatures
+
+RAY = 4
+"""Values that tell where a pixel looks, see ``Lift.where_pixels_look``."""
 
 
 class Lift(nn.Module):
     """Depth distribution times context, pooled over the points of each BEV cell.
+
+    Depth from one image hangs on the calibration: how large things appear on the focal length, where they stand on the camera's
+    height and pitch. With ``config.ray_channels`` every pixel is therefore told where it looks (``where_pixels_look``) before its
+    depth is estimated, as BEVDepth (Li et al. 2023, section 3.3) tells its depth network the intrinsics. It then holds under other
+    cameras and under the zooms and turns of augmentation, too.
 
     The pool plan depends on the calibration alone: in evaluation mode it is made anew only when calibration or mask change.
     """
@@ -25,29 +34,59 @@ class Lift(nn.Module):
             nn.ReLU(True),
             nn.Conv2d(config.neck_channels, config.bins + config.channels, 1),
         )
+        self.ray_net: nn.Module | None = None
+        if config.ray_channels:
+            self.ray_net = nn.Sequential(
+                nn.Conv2d(RAY, config.ray_channels, 1),
+                nn.ReLU(True),
+                nn.Conv2d(config.ray_channels, config.neck_channels, 1),
+            )
         bin_size = (config.depth_max - config.depth_min) / config.bins
         centers = config.depth_min + (torch.arange(config.bins) + 0.5) * bin_size
         self.register_buffer("depths", centers, persistent=False)
         self._cached: tuple[tuple[Tensor, Tensor, Tensor, tuple[int, int]], PoolPlan] | None = None
 
-    def forward(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> Tensor:
-        """Image features to BEV features.
+    def forward(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> tuple[Tensor, ImageFeatures]:
+        """Image features to BEV features (B, channels, rows, columns), and what was lifted.
 
         Args:
             features: (B, N, C, h, w) at ``config.stride``.
             K: (B, N, 3, 3) of the network's input images.
             ego_T_cam: (B, N, 4, 4).
             mask: (B, N) bool, the cameras present.
-
-        Returns:
-            (B, channels, rows, columns).
         """
-        batch, cameras, _, h, w = features.shape
-        out = self.depth_net(features.flatten(0, 1))
-        depth, context = out.split([self.config.bins, self.config.channels], dim=1)
-        depth = depth.softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, self.config.bins)
-        context = context.permute(0, 2, 3, 1).reshape(-1, self.config.channels)
-        return bev_pool(context, depth, self.plan(K, ego_T_cam, mask, (h, w)))
+        image = self.describe(features, K, ego_T_cam, mask)
+        depth = image.depth.softmax(dim=2).permute(0, 1, 3, 4, 2).reshape(-1, self.config.bins)
+        context = image.context.permute(0, 1, 3, 4, 2).reshape(-1, self.config.channels)
+        return bev_pool(context, depth, self.plan(K, ego_T_cam, mask, features.shape[-2:])), image
+
+    def describe(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> ImageFeatures:
+        """Depths and context of every pixel; arguments as for ``forward``."""
+        batch, cameras = features.shape[:2]
+        x = features.flatten(0, 1)
+        if self.ray_net is not None:
+            x = x + self.ray_net(self.where_pixels_look(K, ego_T_cam, mask, features.shape[-2:]).flatten(0, 1))
+        out = self.depth_net(x).unflatten(0, (batch, cameras))
+        return ImageFeatures(*out.split([self.config.bins, self.config.channels], dim=2))
+
+    @torch.no_grad()
+    def where_pixels_look(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, N, RAY, h, w), of the order of one; zero for absent cameras. None of it changes when the rig is turned.
+
+        The inverse depth at which the pixel's ray meets the plane z = 0 of the base frame (1 is 2 m, negative above the horizon),
+        that depth itself (1 is ``depth_max`` or more, and everything above the horizon), the length of the ray's horizontal part
+        per metre of depth (how far aside it looks), and the logarithm of the focal length.
+        """
+        rays, origin = self._rays(K, ego_T_cam, size)
+        camera_height = origin[..., 2]
+        inverse = -rays[..., 2] / torch.where(camera_height.abs() < 0.1, 0.1, camera_height)
+        meets = inverse > 1 / self.config.depth_max
+        ground = torch.where(meets, 1 / (inverse.clamp(min=1e-3) * self.config.depth_max), 1.0)
+        aside = rays[..., :2].norm(dim=-1) - 1
+        focal = (K[..., 0, 0] * K[..., 1, 1] - K[..., 0, 1] * K[..., 1, 0]).abs().sqrt().clamp(min=1.0)
+        focal = (focal / 200).log()[..., None, None].expand_as(inverse)
+        looks = torch.stack([(2 * inverse).clamp(-1, 1), ground, aside.clamp(-1, 2), focal], dim=2)
+        return torch.where(mask[:, :, None, None, None], looks, 0.0)
 
     @torch.no_grad()
     def plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:

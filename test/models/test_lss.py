@@ -120,7 +120,7 @@ def test_turning_the_rig_by_a_right_angle_turns_the_lifted_map(network: LSS) -> 
 
         def lifted(T: torch.Tensor) -> torch.Tensor:
             features = torch.randn(1, 6, 16, 8, 12, generator=torch.Generator().manual_seed(0))
-            return network.lift(features, inputs["K"], T, torch.ones(1, 6, dtype=torch.bool))
+            return network.lift(features, inputs["K"], T, torch.ones(1, 6, dtype=torch.bool))[0]
 
         turned_T_ego = torch.from_numpy(make_transform(rotation_z(math.pi / 2))).float()
         straight, turned = lifted(inputs["ego_T_cam"]), lifted(turned_T_ego @ inputs["ego_T_cam"])

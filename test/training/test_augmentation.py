@@ -43,7 +43,26 @@ def scene() -> Sample:
     )
     for image, pixel in zip(sample.images, pixels_of_centers(sample), strict=True):
         cv2.circle(image, tuple(int(v) for v in np.round(pixel * 16)), 6 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
-    return sample
+    return replace(sample, points=np.concatenate([points_of(box) for box in (boxes[[0]], boxes[[1]])]))
+
+
+LOCAL = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 3))
+"""Places within a box, in its lengths, widths and heights; the first is its centre."""
+LOCAL[0] = 0.0
+
+
+def points_of(box: Boxes) -> np.ndarray:
+    """LiDAR points (50, 5) at these places of one box."""
+    xyz = transform_points(make_transform(rotation_z(box.yaws[0]), box.centers[0]), LOCAL * box.sizes[0])
+    return np.concatenate([xyz, np.tile([[9.0, 0.1]], (50, 1))], axis=1).astype(np.float32)
+
+
+def places_in(box: Boxes, points: np.ndarray) -> np.ndarray:
+    """The inverse: (n, 3) places of points in one box."""
+    return (
+        transform_points(np.linalg.inv(make_transform(rotation_z(box.yaws[0]), box.centers[0])), points[:, :3])
+        / box.sizes[0]
+    )
 
 
 def pixels_of_centers(sample: Sample) -> list[np.ndarray]:
@@ -57,6 +76,16 @@ def pixels_of_centers(sample: Sample) -> list[np.ndarray]:
 
 
 def assert_consistent(sample: Sample) -> None:
+    """Pixels, calibration, points and boxes tell of one world."""
+    for i in (0, 1):
+        own = sample.points[50 * i : 50 * i + 50]
+        places = places_in(sample.boxes[[i]], own)
+        # A point keeps its place in its box, on the other side if the world is mirrored; what else it holds does not change.
+        assert np.allclose(np.abs(places), np.abs(LOCAL), atol=1e-4)
+        assert np.allclose(places[:, ::2], LOCAL[:, ::2], atol=1e-4)
+        assert (own[:, 3] == 9.0).all() and np.allclose(own[:, 4], 0.1)
+        # The camera that sees the box sees the point at its centre where the picture shows it (below).
+        assert np.allclose(own[0, :3], sample.boxes.centers[i], atol=1e-4)
     for image, pixel in zip(sample.images, pixels_of_centers(sample), strict=True):
         columns, rows = np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0]))
         weight = np.maximum(image[..., 0].astype(float) - image[..., 0].min(), 0)

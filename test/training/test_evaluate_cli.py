@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from nuscenes import NuScenes
 
+from bevdistill_ros import paths
 from bevdistill_ros.cli import main as cli
 from bevdistill_ros.config import CLASS_NAMES, ImageConfig
 from bevdistill_ros.errors import UserError
@@ -115,6 +117,17 @@ def test_figures_pictures_and_table(tiny_nuscenes, tiny_checkpoint, tmp_path, ca
     assert "1 of the 2 scenes of mini_val are not in this dataset" in captured.out
     assert "construction_vehicle" in captured.out and "all ten classes (official)" in captured.out
     assert captured.err == ""  # no progress bar where there is no terminal
+
+
+def test_weights_that_are_shipped_go_by_their_name(tiny_nuscenes, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "weights").mkdir()
+    shutil.copy(tiny_checkpoint, tmp_path / "weights" / "tiny.safetensors")
+    monkeypatch.setattr(paths, "share_directory", lambda: tmp_path)
+    file = tmp_path / "figures.json"
+    assert run(tiny_nuscenes, "tiny", "--split", "mini_val", "--json", str(file)) == 0
+    assert json.loads(file.read_text())["checkpoint"] == "tiny"
+    assert run(tiny_nuscenes, "huge") == 1
+    assert "model 'huge': no shipped weights of this name (shipped are tiny)" in capsys.readouterr().err
 
 
 def test_several_yaws_give_each_and_their_mean(tiny_nuscenes, tiny_checkpoint, tmp_path, capsys):

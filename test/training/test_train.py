@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +24,7 @@ from bevdistill_ros.training.loader import StepSampler
 
 SMALL = [
     "model.backbone.width=16", "model.image.height=64", "model.image.width=96", "model.grid.cell=3.2", "training.batch_size=2",
-    "training.warmup_steps=1", "training.learning_rate=2e-3",
+    "training.warmup_steps=1", "training.learning_rate=2e-3", "training.image_supervision={}",
 ]  # fmt: skip
 
 
@@ -35,8 +37,13 @@ def train(data, output, steps: int, *more: str) -> int:
 
 def curve(output, name: str) -> dict[int, float]:
     """A curve as TensorBoard shows it, by step."""
-    events = EventAccumulator(str(output / "log"))
-    events.Reload()
+    # TensorBoard reads the files by their names, "...tfevents.SECONDS.HOST.PROCESS.NUMBER"; those of one second are put in order.
+    files = sorted((output / "log").glob("*tfevents*"), key=lambda f: (f.name.split(".")[3], int(f.suffix[1:])))
+    with tempfile.TemporaryDirectory() as folder:
+        for i, file in enumerate(files):
+            shutil.copy(file, Path(folder, f"events.out.tfevents.{i:03d}"))
+        events = EventAccumulator(folder)
+        events.Reload()
     return {event.step: event.value for event in events.Scalars(name)}
 
 
@@ -55,6 +62,27 @@ def test_training_writes_a_detector_and_learns(tiny_nuscenes, tmp_path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == 80
 
 
+def test_lidar_teaches_the_images_first_and_then_along_with_the_boxes(tiny_nuscenes, tmp_path) -> None:
+    output = tmp_path / "run"
+    supervision = "--set=training.image_supervision={depth: 1, classes: 0.5, alone_steps: 3}"
+    options = ["--set=training.log_every=1", "--set=model.lift.ray_channels=8", supervision]
+    assert train(tiny_nuscenes, output, 3, *options) == 0
+    alone = weights(output)
+    assert set(curve(output, "loss/depth")) == set(curve(output, "loss/classes")) == {0, 1, 2}
+    # Nothing of it is part of the student; its BEV half has not been touched.
+    assert not any("image_classes" in name for name in alone)
+    assert all(
+        float(v) == 0
+        for name, v in alone.items()
+        if name.startswith("bev_encoder") and name.endswith("num_batches_tracked")
+    )
+    assert train(tiny_nuscenes, output, 5, "--resume", supervision) == 0
+    assert set(curve(output, "loss/heatmap")) == {3, 4} and set(curve(output, "loss/depth")) == set(range(5))
+    together = weights(output)
+    for half in ("backbone", "bev_encoder", "head"):
+        assert any(not torch.equal(alone[name], together[name]) for name in alone if name.startswith(half))
+
+
 def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_path, monkeypatch, capsys) -> None:
     options = [
         "--set=training.ema_decay=0.9",
@@ -64,7 +92,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_pa
     ]
     assert train(tiny_nuscenes, tmp_path / "whole", 6, *options) == 0
     seen: list[int] = []
-    original = module.StudentModule.training_step
+    original = module.DetectionModule.training_step
 
     def signal_in_the_fourth(self, batch, index):
         seen.append(index)
@@ -73,7 +101,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tiny_nuscenes, tmp_pa
         return original(self, batch, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.StudentModule, "training_step", signal_in_the_fourth)
+        patch.setattr(module.DetectionModule, "training_step", signal_in_the_fourth)
         assert train(tiny_nuscenes, tmp_path / "parts", 6, *options) == 1
     assert len(seen) == 4 and "interrupted after step 4; continue with --resume" in capsys.readouterr().err
     assert (tmp_path / "parts" / "last.ckpt").is_file() and not (tmp_path / "parts" / "model.safetensors").exists()
@@ -146,7 +174,7 @@ def test_an_unknown_configuration_is_named(tiny_nuscenes, tmp_path, capsys) -> N
 def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_path, monkeypatch) -> None:
     """The same samples and draws; only the interpolation's rounding differs."""
     seen: dict[str, list[torch.Tensor]] = {"host": [], "device": []}
-    original = module.StudentModule.losses
+    original = module.DetectionModule.losses
     for name, option in (("host", "--cache-images"), ("device", "--dataset-on-device")):
 
         def losses(self, batch, name=name):
@@ -154,7 +182,7 @@ def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_
             return original(self, batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(module.StudentModule, "losses", losses)
+            patch.setattr(module.DetectionModule, "losses", losses)
             assert train(tiny_nuscenes, tmp_path / name, 2, option) == 0
         assert len(list((tmp_path / name / "image_cache").glob("*.images"))) == 1
     assert len(seen["host"]) == len(seen["device"]) == 2
@@ -164,14 +192,14 @@ def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_
 
 def test_black_images_are_black_on_both_ways(tiny_nuscenes, tmp_path, monkeypatch) -> None:
     sums: list[float] = []
-    original = module.StudentModule.losses
+    original = module.DetectionModule.losses
 
     def losses(self, batch):
         assert batch["mask"].any()
         sums.append(float(batch["images"].sum()))
         return original(self, batch)
 
-    monkeypatch.setattr(module.StudentModule, "losses", losses)
+    monkeypatch.setattr(module.DetectionModule, "losses", losses)
     assert train(tiny_nuscenes, tmp_path / "a", 1, "--black-images") == 0
     assert train(tiny_nuscenes, tmp_path / "b", 1, "--black-images", "--dataset-on-device") == 0
     assert sums == [0.0, 0.0]
@@ -181,7 +209,7 @@ def test_curves_are_logged_and_a_resumed_run_goes_on_with_them(tiny_nuscenes, tm
     """Killed at step 5 with its state of step 4: what step 5 had logged is not shown twice."""
     output = tmp_path / "run"
     options = ["--set=training.checkpoint_every=4", "--set=training.pictures_every=2", "--set=training.log_every=1"]
-    original = module.StudentModule.training_step
+    original = module.DetectionModule.training_step
 
     def killed(self, batch, index):
         if self.global_step == 5:
@@ -189,7 +217,7 @@ def test_curves_are_logged_and_a_resumed_run_goes_on_with_them(tiny_nuscenes, tm
         return original(self, batch, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.StudentModule, "training_step", killed)
+        patch.setattr(module.DetectionModule, "training_step", killed)
         with pytest.raises(RuntimeError, match="killed"):
             train(tiny_nuscenes, output, 8, *options)
     assert train(tiny_nuscenes, output, 8, "--resume") == 0
@@ -288,7 +316,7 @@ def test_a_sample_that_breaks_the_loss_is_named(tiny_nuscenes, tmp_path, capsys)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(tiny_nuscenes, tmp_path, capsys, monkeypatch) -> None:
-    original = module.StudentModule.losses
+    original = module.DetectionModule.losses
 
     def losses(self, batch):
         found = original(self, batch)
@@ -296,7 +324,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training(tiny_nuscenes, tmp_pat
         found["extra"] = (self.network.head.heatmap[1].weight * 0.0).abs().sum().sqrt()
         return found
 
-    monkeypatch.setattr(module.StudentModule, "losses", losses)
+    monkeypatch.setattr(module.DetectionModule, "losses", losses)
     assert train(tiny_nuscenes, tmp_path / "run", 2) == 1
     error = capsys.readouterr().err
     assert "step 1: the gradient's norm is not finite" in error and "each of them does it alone" in error

@@ -1,11 +1,11 @@
-"""Camera keyframes of any dataset in the nuScenes schema, through nuscenes-devkit."""
+"""Keyframes of any dataset in the nuScenes schema, through nuscenes-devkit: cameras, LiDAR points and boxes."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
+from bevdistill_ros.config import CameraModelConfig, LidarModelConfig, ModelConfig, PointsConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import (
     Boxes,
@@ -23,27 +24,30 @@ from bevdistill_ros.geometry import (
     invert,
     make_transform,
     reference_time,
-    rotation_from_quaternion,
     rotation_z,
     yaw_of,
 )
+from bevdistill_ros.models.pillars import POINT
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.data.lidar import LidarReader
+from bevdistill_ros.training.data.records import ego_pose, mounting, rotation_of
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One keyframe as the network sees it.
+    """One keyframe as networks see it; each network is given the attributes that its ``inputs`` name.
 
     Attributes:
         token: the sample's token.
         images: (N, H, W, 3) uint8 BGR, preprocessed; (N, 0, 0, 3) where pixels were not asked for.
-        K: (N, 3, 3) of those images.
+        K: (N, 3, 3) of those images; of the picture files where pixels are never asked for.
         ego_T_cam: (N, 4, 4), base frame at ``t_ref``.
         mask: (N,) bool, cameras present.
         boxes: ground truth in the base frame at ``t_ref``.
         global_T_ego: (4, 4) pose of the base frame at ``t_ref``.
         t_ref: reference time, ns.
         timestamp: the annotations' own time, ns.
+        points: (n, POINT) float32 of the LiDAR, base frame at ``t_ref``, see ``lidar.py``; (0, POINT) where not asked for.
     """
 
     token: str
@@ -55,6 +59,7 @@ class Sample:
     global_T_ego: np.ndarray
     t_ref: int
     timestamp: int
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, POINT), np.float32))
 
 
 class PreparedImages(Protocol):
@@ -178,6 +183,22 @@ def check_class_names(class_names: Sequence[str]) -> None:
         raise UserError(f"class '{unknown[0]}' is not one of nuScenes' detection classes {', '.join(DETECTION_NAMES)}")
 
 
+def open_samples(
+    nusc: NuScenes,
+    tokens: Sequence[str],
+    model: ModelConfig,
+    cameras: Sequence[str] | None = None,
+    cache: bool = False,
+    with_points: bool = False,
+) -> NuScenesCameras:
+    """Samples with what a model sees, and ``with_points`` with the keyframe's LiDAR points in any case; see ``NuScenesCameras``."""
+    preprocessor = Preprocessor(model.image) if isinstance(model, CameraModelConfig) else None
+    points = PointsConfig() if with_points else None
+    if isinstance(model, LidarModelConfig):
+        points = model.points
+    return NuScenesCameras(nusc, tokens, model.classes, preprocessor, cameras, cache, points=points)
+
+
 class NuScenesCameras:
     """A sequence of ``Sample``.
 
@@ -185,11 +206,12 @@ class NuScenesCameras:
         nusc: open tables.
         tokens: the samples, see ``choose_samples``.
         class_names: detection classes to keep; nuScenes' categories map to them as in nuScenes' detection task.
-        preprocessor: makes the images.
+        preprocessor: makes the images; None: none are asked for.
         cameras: channels and their order; the first is the reference, whose stamp is t_ref. None takes every camera of the
             dataset as listed there, but CAM_FRONT first.
         cache: keep the preprocessed images in memory (``with_images`` takes them from elsewhere).
         hide_unseen: leave out boxes that neither LiDAR nor radar has hit, as nuScenes' evaluation does.
+        points: which LiDAR points to read; None: none are asked for.
     """
 
     def __init__(
@@ -197,10 +219,11 @@ class NuScenesCameras:
         nusc: NuScenes,
         tokens: Sequence[str],
         class_names: Sequence[str],
-        preprocessor: Preprocessor,
+        preprocessor: Preprocessor | None,
         cameras: Sequence[str] | None = None,
         cache: bool = False,
         hide_unseen: bool = True,
+        points: PointsConfig | None = None,
     ) -> None:
         self.nusc, self.tokens, self.class_names, self.preprocessor = (
             nusc,
@@ -217,6 +240,7 @@ class NuScenesCameras:
         if not self.cameras:
             raise UserError(f"{nusc.dataroot}: has no cameras")
         self.hide_unseen = hide_unseen
+        self._lidar = None if points is None else LidarReader(nusc, points)
         self._cache: dict[str, np.ndarray] | None = {} if cache else None
         self._prepared: PreparedImages | None = None
 
@@ -230,21 +254,29 @@ class NuScenesCameras:
         return len(self.tokens)
 
     def __getitem__(self, index: int) -> Sample:
-        return replace(self.geometry(index), images=self.images(index))
+        sample = self.geometry(index)
+        return replace(sample, images=self.images(index), points=self.points(sample))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of the images; (0, 0) where none are asked for."""
+        return (
+            (0, 0) if self.preprocessor is None else (self.preprocessor.config.width, self.preprocessor.config.height)
+        )
 
     def geometry(self, index: int) -> Sample:
-        """A sample without its pixels: ``images`` is (N, 0, 0, 3)."""
+        """A sample without its pixels and points: ``images`` is (N, 0, 0, 3), ``points`` (0, POINT)."""
         sample = self.nusc.get("sample", self.tokens[index])
         records = self.records(index)
         stamps = {camera: record["timestamp"] * 1000 for camera, record in records.items()}
         t_ref = reference_time(stamps, self.cameras[0])
         at_reference = next(records[camera] for camera, stamp in stamps.items() if stamp == t_ref)
-        global_T_ego = self._ego_pose(at_reference)
+        global_T_ego = ego_pose(self.nusc, at_reference)
         ego_T_cam = np.tile(np.eye(4), (len(self.cameras), 1, 1))
         for i, camera in enumerate(self.cameras):
             if camera in records:
-                mounting = self.nusc.get("calibrated_sensor", records[camera]["calibrated_sensor_token"])
-                ego_T_cam[i] = ego_ref_T_cam(global_T_ego, self._ego_pose(records[camera]), _pose(mounting))
+                record = records[camera]
+                ego_T_cam[i] = ego_ref_T_cam(global_T_ego, ego_pose(self.nusc, record), mounting(self.nusc, record))
         timestamp = sample["timestamp"] * 1000
         return Sample(
             token=sample["token"],
@@ -277,24 +309,32 @@ class NuScenesCameras:
         sensor = self.nusc.get("calibrated_sensor", record["calibrated_sensor_token"])
         return Camera(np.array(sensor["camera_intrinsic"]), record["width"], record["height"])
 
-    def _ego_pose(self, record: dict) -> np.ndarray:
-        return _pose(self.nusc.get("ego_pose", record["ego_pose_token"]))
-
     def intrinsics(self, index: int) -> np.ndarray:
-        """(N, 3, 3) of the preprocessed images."""
+        """(N, 3, 3) of the images that ``images`` gives, or of the files where none are asked for."""
         if self._prepared is not None:
             return np.array(self._prepared.K[index])
         K = np.tile(np.eye(3), (len(self.cameras), 1, 1))
         for camera, record in self.records(index).items():
-            K[self.cameras.index(camera)] = self.preprocessor.plan(self.camera(record)).K
+            own = self.camera(record)
+            K[self.cameras.index(camera)] = own.K if self.preprocessor is None else self.preprocessor.plan(own).K
         return K
 
+    def points(self, sample: Sample) -> np.ndarray:
+        """Points (n, POINT) of a sample of ``geometry``; (0, POINT) where none are asked for."""
+        return (
+            sample.points
+            if self._lidar is None
+            else self._lidar.points(sample.token, sample.global_T_ego, sample.t_ref)
+        )
+
     def images(self, index: int) -> np.ndarray:
-        """(N, H, W, 3), black where a camera is missing."""
+        """(N, H, W, 3), black where a camera is missing; (N, 0, 0, 3) where none are asked for."""
         if self._prepared is not None:
             return np.array(self._prepared.images[index])
-        config = self.preprocessor.config
-        images = np.zeros((len(self.cameras), config.height, config.width, 3), np.uint8)
+        width, height = self.image_size
+        images = np.zeros((len(self.cameras), height, width, 3), np.uint8)
+        if self.preprocessor is None:
+            return images
         for camera, record in self.records(index).items():
             images[self.cameras.index(camera)] = self._image(record)
         return images
@@ -327,7 +367,7 @@ class NuScenesCameras:
             if name not in self.class_names or (self.hide_unseen and not seen):
                 continue
             width, length, height = annotation["size"]
-            yaw = yaw_of(_rotation(annotation["rotation"]))
+            yaw = yaw_of(rotation_of(annotation["rotation"]))
             velocity = self.nusc.box_velocity(token)[:2]
             rows.append(
                 [*annotation["translation"], length, width, height, yaw, *velocity, self.class_names.index(name)]
@@ -341,20 +381,20 @@ class NuScenesCameras:
 
 
 def turn_rig(sample: Sample, yaw: float) -> Sample:
-    """Turn the rig together with its world by ``yaw`` radians: same pictures, another base frame."""
+    """Turn the rig together with its world by ``yaw`` radians: same pictures and echoes, another base frame."""
     turned_T_ego = make_transform(rotation_z(yaw))
     return replace(
         sample,
         ego_T_cam=turned_T_ego @ sample.ego_T_cam,
         boxes=sample.boxes.transformed(turned_T_ego),
         global_T_ego=sample.global_T_ego @ invert(turned_T_ego),
+        points=move_points(sample.points, turned_T_ego),
     )
 
 
-def _rotation(wxyz: Sequence[float]) -> np.ndarray:
-    w, x, y, z = wxyz
-    return rotation_from_quaternion((x, y, z, w))
-
-
-def _pose(record: dict) -> np.ndarray:
-    return make_transform(_rotation(record["rotation"]), record["translation"])
+def move_points(points: np.ndarray, target_T_source: np.ndarray) -> np.ndarray:
+    """Points (n, POINT) with their positions transformed by (4, 4), which need not be rigid; in their own float32."""
+    T = target_T_source.astype(np.float32)
+    moved = points.copy()
+    moved[:, :3] = points[:, :3] @ T[:3, :3].T + T[:3, 3]
+    return moved

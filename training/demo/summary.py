@@ -68,4 +68,12 @@ def table(summary: dict[str, Any]) -> str:
     rows += [f"  {name:<22}{value['p50']:>8.1f}{value['p99']:>8.1f}" for name, value in summary["latency_ms"].items()]
     rows += ["", f"{'average precision':<24}{'at 2 m':>8}"]
     rows += [f"  {name:<22}{'-' if ap is None else f'{ap:.3f}':>8}" for name, ap in summary["ap_2m"].items()]
+    lost = summary["keyframes"] - summary["keyframes_with_set"]
+    if lost:
+        rows += [
+            "",
+            f"note: no boxes came of {lost} of the {summary['keyframes']} keyframes, which count as nothing found.",
+        ]
+    if lost and summary["superseded_sets"]:
+        rows.append("The detector was slower than the cameras: --rate 0.5 gives it twice the time.")
     return "\n".join(rows)

@@ -98,3 +98,16 @@ def test_summary_and_table_of_nothing(samples):
     assert (summary["frames"], summary["sets"], summary["keyframes"], summary["keyframes_with_set"]) == (48, 0, 4, 0)
     assert summary["latency_ms"] == {} and summary["ap_2m"]["car"] == 0.0
     assert "0 sets of 48 frames" in table(summary)
+
+
+def test_the_table_says_so_where_the_detector_was_too_slow(samples):
+    sets = [truth_as_found(samples, index) for index in range(len(samples))]
+
+    def shown(received: list[DetectedSet], superseded: int) -> str:
+        keyframes = figures.at_keyframes(samples, received)
+        result = figures.score(samples, keyframes)
+        return table(summarise(4, received, [status(superseded_sets=superseded)], keyframes, result, 0.3))
+
+    assert "note" not in shown(sets, 0)
+    assert "no boxes came of 1 of the 4 keyframes" in shown(sets[1:], 0) and "--rate" not in shown(sets[1:], 0)
+    assert "--rate 0.5" in shown(sets[1:], 1)
