@@ -40,7 +40,7 @@ def train(name: str, config: str, seed: int, data: Path, output: Path, *options:
 
 
 def score(name: str, data: Path, output: Path, yaws: tuple[int, ...], *options: str) -> dict:
-    """Evaluate a model at some yaws; the report of the verb `evaluate`."""
+    """Evaluate a model at some yaws; its entry in the report of the verb `evaluate`."""
     report = output / f"{name}_{'_'.join(map(str, yaws))}.json"
     arguments = [
         str(output / name / "model.safetensors"),
@@ -54,7 +54,8 @@ def score(name: str, data: Path, output: Path, yaws: tuple[int, ...], *options: 
     arguments += ["--rig-yaw-deg", *map(str, yaws), "--json", str(report), *options]
     if bevdistill(["evaluate", *arguments]):
         raise SystemExit(f"evaluation of {name} failed")
-    return json.loads(report.read_text())
+    (entry,) = json.loads(report.read_text())["checkpoints"]
+    return entry
 
 
 def main() -> None:

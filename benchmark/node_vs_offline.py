@@ -84,7 +84,8 @@ def _play_to_node(
     os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 90 + 1))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     import rclpy
-    from rclpy.qos import QoSProfile
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from vision_msgs.msg import LabelInfo
 
     from bevdistill_ros.msg import DetectedObjectArray
 
@@ -111,9 +112,17 @@ def _play_to_node(
         received.append((stamp, boxes_of(message, classes)))
 
     node.create_subscription(DetectedObjectArray, "/bevdistill_detector/objects", listen, QoSProfile(depth=100))
+    # The node publishes its labels when it is activated: once they arrive, what it publishes does.
+    labels: list[LabelInfo] = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(LabelInfo, "/bevdistill_detector/labels", labels.append, latched)
     processes = [subprocess.Popen([*VERB, "detector", "--ros-args", *arguments])]
     try:
-        processes.append(subprocess.Popen([*VERB, "play", str(bag), "--wait"]))
+        give_up = time.monotonic() + PATIENCE_S
+        while not labels and time.monotonic() < give_up and processes[0].poll() is None:
+            rclpy.spin_once(node, timeout_sec=0.2)
+        # Slowly, so that a busy machine answers every set before the next.
+        processes.append(subprocess.Popen([*VERB, "play", str(bag), "--wait", "--rate", "0.25"]))
         give_up = time.monotonic() + PATIENCE_S
         while len(received) < repeats and time.monotonic() < give_up:
             rclpy.spin_once(node, timeout_sec=0.2)

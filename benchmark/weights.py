@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 from results_file import write_result
 
 from bevdistill_ros.checkpoint import load_checkpoint
@@ -22,11 +21,11 @@ from bevdistill_ros.detector import Detector
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluate import evaluate
 from bevdistill_ros.training.evaluation import DetectionResult
+from bevdistill_ros.training.evaluation_missing_cameras import camera_missing
+from bevdistill_ros.training.evaluation_tables import camera_missing_table
 
 SPLIT, DRIVES, DURATION = "held_out", 16, 5.0
 COLOURS = ("natural", "shuffled", "grey")
-MISSING = 6
-"""Choices of one, two or three cameras to leave out over which those figures are averaged."""
 
 
 def held_out(folder: Path, colours: str) -> Path:
@@ -61,19 +60,11 @@ def short(result: DetectionResult) -> dict:
     return {"mAP": round(result.mAP, 4), "NDS": round(result.NDS, 4)}
 
 
-def camera_missing(detector: Detector, samples: NuScenesCameras, complete: DetectionResult) -> dict:
-    """By the number of cameras gone, means over MISSING choices of them."""
-    rows = {"0": short(complete)}
-    rng = np.random.default_rng(0)
-    for gone in (1, 2, 3):
-        choices = {tuple(sorted(rng.choice(len(samples.cameras), gone, replace=False))) for _ in range(20)}
-        found = []
-        for choice in sorted(choices)[:MISSING]:
-            names = [samples.cameras[index] for index in choice]
-            found.append(short(evaluate(detector, samples, drop_cameras=names)))
-        rows[str(gone)] = {key: round(float(np.mean([f[key] for f in found])), 4) for key in ("mAP", "NDS")}
-        print(f"{gone} cameras gone: {rows[str(gone)]}", flush=True)
-    return rows
+def without_cameras(detector: Detector, samples: NuScenesCameras, complete: DetectionResult) -> dict:
+    """By the number of cameras gone, means over several choices of them."""
+    rows = camera_missing(lambda gone: evaluate(detector, samples, drop_cameras=gone), samples.cameras, complete)
+    print(camera_missing_table(rows), flush=True)
+    return {gone: {key: round(row[key], 4) for key in ("mAP", "NDS")} for gone, row in rows.items()}
 
 
 def main() -> None:
@@ -104,7 +95,7 @@ def main() -> None:
             name: {key: round(short(results[name])[key] / short(results["natural"])[key], 4) for key in ("mAP", "NDS")}
             for name in ("shuffled", "grey")
         },
-        "camera_missing": camera_missing(detector, natural, results["natural"]),
+        "camera_missing": without_cameras(detector, natural, results["natural"]),
     }
     print(json.dumps(figures, indent=2))
     if arguments.json:

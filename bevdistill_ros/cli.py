@@ -14,8 +14,9 @@ VERBS = {
     "world": ("bevdistill_ros.training.world.generate", "make a synthetic dataset, bags, or both"),
     "demo": ("bevdistill_ros.training.demo.command", "play a synthetic drive to the detector: pictures, figures"),
     "convert": ("bevdistill_ros.training.convert", "bags into a dataset, or a nuScenes dataset into bags"),
+    "label": ("bevdistill_ros.training.label", "a trained teacher labels a dataset that has no labels"),
     "train": ("bevdistill_ros.training.train", "train a camera student, or a LiDAR teacher"),
-    "evaluate": ("bevdistill_ros.training.evaluate", "score a checkpoint: mAP, NDS, errors, pictures"),
+    "evaluate": ("bevdistill_ros.training.evaluate", "score checkpoints: mAP, NDS, errors, plots, pictures"),
 }
 
 

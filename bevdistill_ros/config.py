@@ -27,6 +27,19 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Arithmetic of a training: weights are always float32."""
 
 
+class Norm(Enum):
+    """What normalises the features after each convolution.
+
+    - batch: statistics of the batch in training, running ones in use;
+    - group: statistics of the sample itself (Wu & He 2018), so a batch may be of any size and in any number of processes;
+    - frozen: the running statistics that the weights came with, for training on from given weights (``--weights``).
+    """
+
+    BATCH = "batch"
+    GROUP = "group"
+    FROZEN = "frozen"
+
+
 class Schedule(Enum):
     """How the learning rate goes over the steps; training/schedule.py has the formulas."""
 
@@ -206,12 +219,13 @@ class SecondConfig:
 
 @dataclass(frozen=True)
 class BaseModelConfig:
-    """What every model has, whatever it sees: its name, the classes it finds, the grid it finds them on, and the head that does."""
+    """What every model has, whatever it sees: name, classes, the grid it finds them on, the head that does, normalisation."""
 
     name: str
     classes: tuple[str, ...]
     grid: BevGrid
     head: CenterHeadConfig
+    norm: Norm = field(default=Norm.BATCH, kw_only=True)
 
     def __post_init__(self) -> None:
         grouped = [name for group in self.head.groups for name in group]
@@ -274,7 +288,8 @@ class AugmentationConfig:
         brightness, contrast: per set; brightness in grey levels, contrast a factor.
         camera_brightness, camera_contrast: the same for each camera apart, on top of the set's.
         grayscale: probability of turning a whole set grey.
-        camera_drop: probability of masking each camera (one always stays).
+        camera_drop: probability of taking cameras away from a sample: from 1 to ``camera_drop_most`` of them, each number as likely
+            as the others, but never the last one.
     """
 
     rig_yaw_deg: tuple[tuple[float, float], ...] = ()
@@ -289,11 +304,14 @@ class AugmentationConfig:
     camera_contrast: tuple[float, float] = (1.0, 1.0)
     grayscale: float = 0.0
     camera_drop: float = 0.0
+    camera_drop_most: int = 3
 
     def __post_init__(self) -> None:
         for name in ("flip", "grayscale", "camera_drop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is no probability")
+        if self.camera_drop_most < 1:
+            raise ValueError("camera_drop_most must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -335,12 +353,15 @@ class ImageSupervisionConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is trained. One step is one optimiser update of ``batch_size`` samples.
+    """How a model is trained. One step is one optimiser update of ``batch_size`` samples, whatever computes them.
 
     Attributes:
+        accumulate: the batch is computed in so many parts, one after another, for a memory that does not hold it at once.
+        class_balance: samples with rare classes are drawn more often (CBGS), see ``training/class_balance.py``.
         schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
         gradient_clip: largest norm of the gradient; 0: no limit.
         ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
+        compile: the network's convolutional parts are compiled by torch.compile.
         workers: processes that load samples; 0: the training process does it itself.
         log_every, checkpoint_every, pictures_every, validate_every: steps between logged values, saved states, pictures and
             validations; 0: no pictures, and no validation but after the last step.
@@ -348,6 +369,8 @@ class TrainingConfig:
 
     steps: int
     batch_size: int = 4
+    accumulate: int = 1
+    class_balance: bool = False
     learning_rate: float = 2e-4
     schedule: Schedule = Schedule.COSINE
     weight_decay: float = 0.01
@@ -357,6 +380,7 @@ class TrainingConfig:
     workers: int = 0
     seed: int = 0
     precision: str = "32-true"
+    compile: bool = False
     log_every: int = 20
     checkpoint_every: int = 500
     pictures_every: int = 500
@@ -366,9 +390,11 @@ class TrainingConfig:
     image_supervision: ImageSupervisionConfig = field(default_factory=ImageSupervisionConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
         for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative")

@@ -39,6 +39,20 @@ def use_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def camera_config(checkpoint: Checkpoint, name: str) -> CameraModelConfig:
+    """The model's configuration.
+
+    Raises:
+        UserError: it is no camera model; ``name`` says which file.
+    """
+    if not isinstance(checkpoint.config, CameraModelConfig):
+        raise UserError(
+            f"{name}: holds the LiDAR model '{checkpoint.config.name}', a teacher for training and `bevdistill evaluate`; "
+            "detection is from cameras only: name the checkpoint of a student"
+        )
+    return checkpoint.config
+
+
 def load_network(checkpoint: Checkpoint, device: torch.device, name: str) -> torch.nn.Module:
     """The network of a checkpoint, of either kind, as it runs in use.
 
@@ -66,12 +80,7 @@ class Detector:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu", name: str = "checkpoint") -> None:
-        if not isinstance(checkpoint.config, CameraModelConfig):
-            raise UserError(
-                f"{name}: holds the LiDAR model '{checkpoint.config.name}', a teacher for training and `bevdistill evaluate`; "
-                "detection is from cameras only: name the checkpoint of a student"
-            )
-        self.config = checkpoint.config
+        self.config = camera_config(checkpoint, name)
         self.class_names = checkpoint.config.classes
         self.cameras = checkpoint.cameras
         self.training = checkpoint.training

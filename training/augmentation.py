@@ -67,9 +67,8 @@ def draw_augmentation(
 ) -> Augmentation:
     """Draw once for a sample whose cameras ``mask`` (N,) are there, of images of ``size`` = (width, height)."""
     cameras = len(mask)
-    if config.camera_drop:
-        dropped = rng.random(cameras) < config.camera_drop
-        mask = keep_cameras(mask, dropped, keep=int(rng.integers(cameras)))
+    if config.camera_drop and rng.random() < config.camera_drop:
+        mask = drop_cameras(mask, config.camera_drop_most, rng)
     matrices = np.stack([_image_matrix(config, size, rng) for _ in range(cameras)])
     contrast = np.full(cameras, rng.uniform(*config.contrast))
     brightness = np.full(cameras, rng.uniform(*config.brightness))
@@ -89,11 +88,13 @@ def _draw_from_intervals(intervals: tuple[tuple[float, float], ...], rng: np.ran
     return float(rng.uniform(low, high))
 
 
-def keep_cameras(mask: np.ndarray, dropped: np.ndarray, keep: int) -> np.ndarray:
-    """(N,) bool: cameras of ``mask`` that are not dropped; where all would go, camera ``keep`` stays if it was there, else all."""
-    kept = mask & ~dropped
-    if not kept.any():
-        kept = mask & (np.arange(len(mask)) == keep) if mask[keep] else mask
+def drop_cameras(mask: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """(N,) bool: ``mask`` without 1 to ``most`` of its cameras, each number as likely as the others; one camera always stays."""
+    present = mask.nonzero()[0]
+    most = min(most, len(present) - 1)
+    kept = mask.copy()
+    if most > 0:
+        kept[rng.choice(present, int(rng.integers(1, most + 1)), replace=False)] = False
     return kept
 
 

@@ -11,8 +11,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from bevdistill_ros.errors import UserError
 
@@ -33,18 +36,42 @@ class AtomicCheckpoint(lightning.Callback):
         self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Write, then rename."""
-        temporary = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.path)
+        """All processes come here in the same step; the first one writes, see ``AtomicCheckpointIO``."""
+        trainer.save_checkpoint(self.path)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """How Lightning writes a state: beside the file first, onto the disk, and only then in its place."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
+    ) -> None:
+        """A kill or a full disk at any moment leaves the old file or the new one; what is left of the other is overwritten later.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        partial = Path(path).with_suffix(".partial")
+        try:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by either
+            partial.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{path}: the training's state cannot be written ({reason}); the last one is as it was"
+            ) from None
 
 
 class StopOnSignal(lightning.Callback):
     """On Ctrl-C or SIGTERM the training ends after the step it is in, so that its saved state is that of a step; a second signal
-    ends it at once."""
+    ends it at once. It is enough that one of several processes gets it."""
 
     def __init__(self) -> None:
+        self._asked = False
         self._before: dict[int, object] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -53,11 +80,16 @@ class StopOnSignal(lightning.Callback):
             return
 
         def stop(number: int, frame: object) -> None:
-            if trainer.should_stop:
+            if self._asked:
                 raise KeyboardInterrupt
-            trainer.should_stop = True
+            self._asked = True
 
         self._before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: object) -> None:
+        """All processes end after the same step."""
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            trainer.should_stop = True
 
     def teardown(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
         """What was there before."""

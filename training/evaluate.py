@@ -1,10 +1,11 @@
-"""The verb ``evaluate``: a checkpoint's figures on a dataset in the nuScenes schema, and pictures of what it finds."""
+"""The verb ``evaluate``: figures of checkpoints on a dataset in the nuScenes schema, and pictures of what they find."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from nuscenes import NuScenes
 
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.detector import Detector, choose_device
@@ -29,18 +31,28 @@ from bevdistill_ros.training.data.nuscenes import (
     open_samples,
     turn_rig,
 )
+from bevdistill_ros.training.evaluate_options import make_parser
 from bevdistill_ros.training.evaluation import (
     DetectionResult,
     evaluate_detections,
     mean_of_figures,
-    summary_table,
     to_global,
+)
+from bevdistill_ros.training.evaluation_missing_cameras import camera_missing, check_most
+from bevdistill_ros.training.evaluation_names import distinct_names
+from bevdistill_ros.training.evaluation_plots import write_plots
+from bevdistill_ros.training.evaluation_ranges import range_figures
+from bevdistill_ros.training.evaluation_tables import (
+    camera_missing_table,
+    comparison_table,
+    range_table,
+    summary_table,
 )
 from bevdistill_ros.training.pictures import draw_sample
 from bevdistill_ros.training.teacher import Teacher, make_detector
 
 CACHE_LIMIT = 1 << 30
-"""Preprocessed images are kept for the next yaw while they need less than this many bytes."""
+"""Preprocessed images are kept for the next pass over them while they need less than this many bytes."""
 
 
 def predict(
@@ -102,88 +114,168 @@ def evaluate(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, evaluate, print a table; write JSON and pictures where asked."""
-    arguments = _parser().parse_args(argv)
-    path = model_path(arguments.checkpoint)
-    detector = make_detector(load_checkpoint(path), choose_device(arguments.device), str(path))
-    if isinstance(detector, Teacher):
-        for option, given in (("--black-images", arguments.black_images), ("--drop-cameras", arguments.drop_cameras)):
-            if given:
-                raise UserError(f"{option}: {path} holds a LiDAR model, which sees no images")
+    """Parse, evaluate, print tables; write JSON, plots and pictures where asked."""
+    arguments = make_parser().parse_args(argv)
+    paths = [model_path(checkpoint) for checkpoint in arguments.checkpoints]
+    names = distinct_names(paths)
+    device = choose_device(arguments.device)
     nusc = open_nuscenes(arguments.data, arguments.version)
     tokens = choose_samples(nusc, arguments.split, arguments.scenes)
-    yaws = arguments.rig_yaw_deg
-    cameras = arguments.cameras or detector.cameras
-    pixels = 0 if isinstance(detector, Teacher) else detector.config.image.height * detector.config.image.width
-    keep = len(yaws) > 1 and len(tokens) * len(cameras) * pixels * 3 < CACHE_LIMIT
-    samples = open_samples(nusc, tokens, detector.config, cameras, cache=keep)
-    if arguments.pictures is not None:
-        _make_folder(arguments.pictures, "--pictures")
+    for option, folder in (("--pictures", arguments.pictures), ("--plots", arguments.plots)):
+        if folder is not None:
+            _make_folder(folder, option)
     if arguments.json is not None:
         _make_folder(arguments.json.parent, "--json")
 
     started = time.monotonic()
     scenes = dict.fromkeys(nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"] for token in tokens)
     note_missing_scenes(nusc, arguments.split)
-    report = {
-        "checkpoint": arguments.checkpoint,
+    report: dict = {
         "data": str(arguments.data),
         "version": nusc.version,
         "split": arguments.split,
         "scenes": list(scenes),
         "scenes_missing": len(missing_scenes(nusc, arguments.split)),
-        "cameras": list(samples.cameras),
         "dropped_cameras": arguments.drop_cameras,
         "black_images": arguments.black_images,
         "score_threshold": arguments.score_threshold,
-        "device": str(detector.device),
-        "runs": [],
+        "device": device,
+        "checkpoints": [],
     }
-    for yaw in yaws:
-        result = _evaluate_with_progress(detector, samples, yaw, arguments)
-        print(f"rig turned by {yaw:g} degrees" if len(yaws) > 1 or yaw else f"{arguments.checkpoint}")
-        print(summary_table(result) + "\n", flush=True)
-        report["runs"].append({"rig_yaw_deg": yaw, **result.to_json()})
-        # After every run, so that an interruption keeps what is finished.
-        report["complete"] = len(report["runs"]) == len(yaws)
-        report["mean"] = mean_of_figures(report["runs"])
+
+    def keep() -> None:
+        """Write what there is: an interruption, or a checkpoint that fails, loses nothing that was finished."""
+        done = [entry for entry in report["checkpoints"] if entry["complete"]]
+        report["complete"] = len(done) == len(paths)
         report["wall_s"] = round(time.monotonic() - started, 1)
         if arguments.json is not None:
-            write_atomically(arguments.json, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
-    if len(yaws) > 1:
-        print(f"mean of {len(yaws)} yaws: " + "  ".join(f"{key} {_text(report['mean'][key])}" for key in _SUMMARY))
-    return 0
+            write_atomically(arguments.json, json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+    several = len(paths) > 1
+    for checkpoint, path, name in zip(arguments.checkpoints, paths, names, strict=True):
+        entry: dict = {
+            "checkpoint": checkpoint,
+            "name": name,
+            "cameras": None,
+            "runs": [],
+            "mean": None,
+            "complete": False,
+            "error": None,
+        }
+        report["checkpoints"].append(entry)
+        try:
+            detector, samples = _open(path, device, nusc, tokens, arguments)
+            entry["cameras"] = list(samples.cameras)
+            for yaw in arguments.rig_yaw_deg:
+                turned = f", rig turned by {yaw:g} degrees" if yaw or len(arguments.rig_yaw_deg) > 1 else ""
+                entry["runs"].append(
+                    _run(detector, samples, yaw, f"{checkpoint}{turned}", name if several else "", arguments)
+                )
+                entry["mean"] = mean_of_figures(entry["runs"])
+                entry["complete"] = len(entry["runs"]) == len(arguments.rig_yaw_deg)
+                keep()
+        except UserError as error:
+            entry["error"] = str(error)
+            keep()
+            left_out = f" ({name} is left out)" if several else ""
+            print(f"error: {error}{left_out}", file=sys.stderr, flush=True)
+        if len(entry["runs"]) > 1:
+            means = "  ".join(f"{key} {_text(entry['mean'][key])}" for key in _SUMMARY)
+            print(f"mean of {len(entry['runs'])} yaws: {means}\n", flush=True)
+    if several:
+        print(comparison_table(report["checkpoints"]))
+    return 0 if report["complete"] else 1
 
 
 _SUMMARY = ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
 
 
+def _open(
+    path: Path, device: str, nusc: NuScenes, tokens: Sequence[str], arguments: argparse.Namespace
+) -> tuple[Detector | Teacher, NuScenesCameras]:
+    """A checkpoint's detector, and the samples as it takes them."""
+    detector = make_detector(load_checkpoint(path), device, str(path))
+    cameras = arguments.cameras or detector.cameras
+    if isinstance(detector, Teacher):
+        for option, given in (
+            ("--black-images", arguments.black_images),
+            ("--drop-cameras", arguments.drop_cameras),
+            ("--missing-cameras", arguments.missing_cameras),
+        ):
+            if given:
+                raise UserError(f"{option}: {path} holds a LiDAR model, which sees no images")
+        pixels = 0
+    else:
+        pixels = len(cameras) * detector.config.image.height * detector.config.image.width
+    passes = len(arguments.rig_yaw_deg) > 1 or arguments.missing_cameras is not None
+    cache = passes and len(tokens) * pixels * 3 < CACHE_LIMIT
+    samples = open_samples(nusc, tokens, detector.config, cameras, cache=cache)
+    if arguments.missing_cameras is not None:
+        check_most(_remaining(samples, arguments), arguments.missing_cameras)
+    return detector, samples
+
+
+def _remaining(samples: NuScenesCameras, arguments: argparse.Namespace) -> list[str]:
+    return [camera for camera in samples.cameras if camera not in arguments.drop_cameras]
+
+
+def _run(
+    detector: Detector | Teacher,
+    samples: NuScenesCameras,
+    yaw_deg: float,
+    title: str,
+    subfolder: str,
+    arguments: argparse.Namespace,
+) -> dict:
+    """Everything that is asked for at one yaw: prints it, draws it, and returns its JSON."""
+
+    def score(gone: Sequence[str], each: Callable[[int, Sample, Boxes], None] | None = None) -> DetectionResult:
+        return _evaluate_with_progress(detector, samples, yaw_deg, [*arguments.drop_cameras, *gone], each, arguments)
+
+    def draw(index: int, sample: Sample, boxes: Boxes) -> None:
+        if index % arguments.pictures_every == 0:
+            shown = boxes[boxes.scores >= arguments.pictures_score]
+            picture = draw_sample(sample, samples.cameras, shown, detector.config.grid)
+            name = f"{index:05d}_{sample.token[:8]}_yaw{yaw_deg:g}.png"
+            write_atomically(arguments.pictures / subfolder / name, cv2.imencode(".png", picture)[1].tobytes())
+
+    result = score([], None if arguments.pictures is None else draw)
+    figures = {"rig_yaw_deg": yaw_deg, **result.to_json(), "ranges": None, "camera_missing": None}
+    print(f"{title}\n{summary_table(result)}\n", flush=True)
+    if arguments.ranges is not None:
+        bins = range_figures(result.boxes, arguments.ranges)
+        figures["ranges"] = [found.to_json() for found in bins]
+        print(f"{range_table(bins)}\n", flush=True)
+    if arguments.plots is not None:
+        write_plots(result.boxes, arguments.plots / subfolder, f"_yaw{yaw_deg:g}", title)
+    if arguments.missing_cameras is not None:
+        rows = camera_missing(score, _remaining(samples, arguments), result, arguments.missing_cameras)
+        figures["camera_missing"] = rows
+        print(f"{camera_missing_table(rows)}\n", flush=True)
+    return figures
+
+
 def _evaluate_with_progress(
-    detector: Detector | Teacher, samples: NuScenesCameras, yaw_deg: float, arguments: argparse.Namespace
+    detector: Detector | Teacher,
+    samples: NuScenesCameras,
+    yaw_deg: float,
+    dropped: Sequence[str],
+    each: Callable[[int, Sample, Boxes], None] | None,
+    arguments: argparse.Namespace,
 ) -> DetectionResult:
     from tqdm import tqdm
 
-    with tqdm(
-        total=len(samples), unit="sample", disable=None, leave=False
-    ) as bar:  # None: silent where it is no terminal
+    description = f"without {', '.join(dropped)}" if dropped else None
+    # disable=None: silent where it is no terminal
+    with tqdm(total=len(samples), desc=description, unit="sample", disable=None, leave=False) as bar:
 
-        def each(index: int, sample: Sample, boxes: Boxes) -> None:
+        def count(index: int, sample: Sample, boxes: Boxes) -> None:
             bar.update()
-            if arguments.pictures is not None and index % arguments.pictures_every == 0:
-                shown = boxes[boxes.scores >= arguments.pictures_score]
-                picture = draw_sample(sample, samples.cameras, shown, detector.config.grid)
-                name = f"{index:05d}_{sample.token[:8]}_yaw{yaw_deg:g}.png"
-                write_atomically(arguments.pictures / name, cv2.imencode(".png", picture)[1].tobytes())
+            if each is not None:
+                each(index, sample, boxes)
 
-        return evaluate(
-            detector,
-            samples,
-            math.radians(yaw_deg),
-            arguments.black_images,
-            arguments.drop_cameras,
-            arguments.score_threshold,
-            each,
-        )
+        yaw = math.radians(yaw_deg)
+        return evaluate(detector, samples, yaw, arguments.black_images, dropped, arguments.score_threshold, count)
 
 
 def _make_folder(folder: Path, option: str) -> None:
@@ -195,83 +287,3 @@ def _make_folder(folder: Path, option: str) -> None:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def _angle(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is no angle")
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bevdistill evaluate",
-        description="Score a checkpoint by the nuScenes detection benchmark (mAP, NDS and errors, by nuscenes-devkit's "
-        "own code) on a dataset in the nuScenes schema.",
-        epilog="example: bevdistill evaluate runs/nano/model.safetensors --data /data/nuscenes --version v1.0-mini "
-        "--split mini_val --json nano.json --pictures pictures --pictures-every 10",
-    )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="a model.safetensors of `bevdistill train`, student or teacher, or the name of weights shipped",
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="ROOT", help="dataset folder, which holds the version's folder"
-    )
-    parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--split", help="an official split, e.g. val or mini_val, or one of ROOT/VERSION/splits.json")
-    chosen.add_argument("--scenes", nargs="+", metavar="NAME", help="scenes by name (default: all)")
-    parser.add_argument(
-        "--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: those of the training)"
-    )
-    parser.add_argument(
-        "--drop-cameras",
-        nargs="+",
-        default=[],
-        metavar="CHANNEL",
-        help="cameras that are masked, as if they had failed",
-    )
-    parser.add_argument("--black-images", action="store_true", help="control experiment: the network sees black images")
-    parser.add_argument(
-        "--rig-yaw-deg",
-        nargs="+",
-        type=_angle,
-        default=[0.0],
-        metavar="A",
-        help="turn the whole rig by these angles before the network, and the boxes back after it; scores each of them",
-    )
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.0, metavar="S", help="leave out boxes below (default: %(default)s)"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the figures there (docs/evaluate.md explains the keys)"
-    )
-    parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="write PNGs of images and the view from above, with boxes"
-    )
-    parser.add_argument(
-        "--pictures-every",
-        type=_at_least_one,
-        default=1,
-        metavar="N",
-        help="of every N-th sample (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--pictures-score",
-        type=float,
-        default=0.3,
-        metavar="S",
-        help="draw boxes from this score on (default: %(default)s)",
-    )
-    return parser

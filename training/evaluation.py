@@ -12,8 +12,8 @@ in the ground truth are given: on a few scenes the official mAP is bounded by th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from nuscenes import NuScenes
@@ -28,6 +28,12 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.training.data.nuscenes import check_class_names
+
+BENCHMARK = "detection_cvpr_2019"
+"""The devkit's name of the benchmark's configuration: distances, ranges, limits."""
+
+RIGHT_WITHIN = 2.0
+"""Metres on the ground from its object, within which a prediction is right, where a single such distance is asked for."""
 
 ERRORS = {"ATE": "trans_err", "ASE": "scale_err", "AOE": "orient_err", "AVE": "vel_err", "AAE": "attr_err"}
 """Our key of each true-positive error, and the devkit's name: translation (m), scale (1 - IoU), orientation (rad),
@@ -169,6 +175,38 @@ def _filtered(nusc: NuScenes, boxes: EvalBoxes, class_range: Mapping[str, float]
     return filter_eval_boxes(nusc, boxes, class_range)
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedBoxes:
+    """The boxes that figures are made of: in the global frame, by sample, after the benchmark's filters.
+
+    Attributes:
+        truth: annotations within their class's range that a LiDAR or radar point hit.
+        predicted: the best 500 of each sample, of those within their class's range.
+    """
+
+    truth: EvalBoxes
+    predicted: EvalBoxes
+
+
+def compared_boxes(nusc: NuScenes, sample_tokens: Sequence[str], predictions: Mapping[str, Boxes]) -> ComparedBoxes:
+    """Filter annotations and predictions as the benchmark does; see ``evaluate_detections`` for arguments and errors."""
+    config = config_factory(BENCHMARK)
+    tokens = list(dict.fromkeys(sample_tokens))
+    missing = [token for token in tokens if token not in predictions]
+    if missing or not tokens:
+        raise ValueError(
+            f"{len(missing)} of {len(tokens)} samples have no predictions (give Boxes.empty where nothing was found)"
+        )
+    predicted = EvalBoxes()
+    for token in tokens:
+        check_class_names(predictions[token].class_names)
+        predicted.add_boxes(token, to_detection_boxes(token, predictions[token], config.max_boxes_per_sample))
+    return ComparedBoxes(
+        truth=_filtered(nusc, load_ground_truth(nusc, tokens), config.class_range),
+        predicted=_filtered(nusc, predicted, config.class_range),
+    )
+
+
 # -------------------------------------------------------------------------------------------------------------- figures
 
 
@@ -208,7 +246,7 @@ class DetectionResult:
     ``mAP``, ``NDS`` and ``errors`` are the official figures over the ten classes. ``*_present`` are over the classes of
     which there is ground truth after filtering; there an error averages only the classes whose ground truth knows the
     quantity, and NDS weighs only errors that are known for some class. ``ap_2m`` is the mean over the classes present
-    of the AP at 2 m.
+    of the AP at 2 m. ``boxes`` are what all of them were made of, for more figures of the same boxes.
     """
 
     mAP: float
@@ -222,6 +260,7 @@ class DetectionResult:
     samples: int
     ground_truth: int
     predictions: int
+    boxes: ComparedBoxes = field(repr=False, compare=False)
 
     @property
     def present(self) -> list[str]:
@@ -231,21 +270,21 @@ class DetectionResult:
     def to_json(self) -> dict:
         """Plain dictionaries and numbers; what is undefined (NaN) is None. docs/evaluate.md describes the keys."""
         return {
-            "mAP": _number(self.mAP),
-            "NDS": _number(self.NDS),
-            "errors": {key: _number(value) for key, value in self.errors.items()},
-            "mAP_present": _number(self.mAP_present),
-            "NDS_present": _number(self.NDS_present),
-            "errors_present": {key: _number(value) for key, value in self.errors_present.items()},
-            "ap_2m": _number(self.ap_2m),
+            "mAP": number_or_none(self.mAP),
+            "NDS": number_or_none(self.NDS),
+            "errors": {key: number_or_none(value) for key, value in self.errors.items()},
+            "mAP_present": number_or_none(self.mAP_present),
+            "NDS_present": number_or_none(self.NDS_present),
+            "errors_present": {key: number_or_none(value) for key, value in self.errors_present.items()},
+            "ap_2m": number_or_none(self.ap_2m),
             "samples": self.samples,
             "ground_truth": self.ground_truth,
             "predictions": self.predictions,
             "classes": {
                 name: {
-                    "AP": _number(metrics.mean_ap),
-                    "ap": {str(threshold): _number(ap) for threshold, ap in metrics.ap.items()},
-                    **{key: _number(value) for key, value in metrics.errors.items()},
+                    "AP": number_or_none(metrics.mean_ap),
+                    "ap": {str(threshold): number_or_none(ap) for threshold, ap in metrics.ap.items()},
+                    **{key: number_or_none(value) for key, value in metrics.errors.items()},
                     "ground_truth": metrics.ground_truth,
                     "with_velocity": metrics.with_velocity,
                     "with_attribute": metrics.with_attribute,
@@ -255,11 +294,13 @@ class DetectionResult:
         }
 
 
-def _number(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
+    """A number for JSON, where what is undefined (NaN) is null."""
     return None if math.isnan(value) else float(value)
 
 
-def _nanmean(values: Sequence[float]) -> float:
+def nanmean(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if none is."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
 
@@ -279,20 +320,13 @@ def evaluate_detections(
         UserError: a predicted class is not one of the benchmark's.
         ValueError: a sample has no predictions, or a box is not finite.
     """
-    config = config_factory("detection_cvpr_2019")
-    tokens = list(dict.fromkeys(sample_tokens))
-    missing = [token for token in tokens if token not in predictions]
-    if missing or not tokens:
-        raise ValueError(
-            f"{len(missing)} of {len(tokens)} samples have no predictions (give Boxes.empty where nothing was found)"
-        )
-    predicted = EvalBoxes()
-    for token in tokens:
-        check_class_names(predictions[token].class_names)
-        predicted.add_boxes(token, to_detection_boxes(token, predictions[token], config.max_boxes_per_sample))
-    predicted = _filtered(nusc, predicted, config.class_range)
-    truth = _filtered(nusc, load_ground_truth(nusc, tokens), config.class_range)
+    return evaluate_boxes(compared_boxes(nusc, sample_tokens, predictions))
 
+
+def evaluate_boxes(boxes: ComparedBoxes) -> DetectionResult:
+    """Figures of boxes that are filtered already."""
+    config = config_factory(BENCHMARK)
+    truth, predicted = boxes.truth, boxes.predicted
     official = DetectionMetrics(config)
     classes: dict[str, ClassMetrics] = {}
     for name in DETECTION_NAMES:
@@ -321,8 +355,8 @@ def evaluate_detections(
         )
 
     present = [metrics for metrics in classes.values() if metrics.ground_truth]
-    errors_present = {key: _nanmean([metrics.known_error(key) for metrics in present]) for key in ERRORS}
-    map_present = _nanmean([metrics.mean_ap for metrics in present])
+    errors_present = {key: nanmean([metrics.known_error(key) for metrics in present]) for key in ERRORS}
+    map_present = nanmean([metrics.mean_ap for metrics in present])
     scores = [max(0.0, 1.0 - error) for error in errors_present.values() if not math.isnan(error)]
     weight = config.mean_ap_weight
     return DetectionResult(
@@ -332,60 +366,29 @@ def evaluate_detections(
         mAP_present=map_present,
         NDS_present=(weight * map_present + sum(scores)) / (weight + len(scores)),
         errors_present=errors_present,
-        ap_2m=_nanmean([metrics.ap[2.0] for metrics in present]),
+        ap_2m=nanmean([metrics.ap[2.0] for metrics in present]),
         classes=classes,
-        samples=len(tokens),
+        samples=len(truth.sample_tokens),
         ground_truth=len(truth.all),
         predictions=len(predicted.all),
+        boxes=boxes,
     )
 
 
 def mean_of_figures(runs: Sequence[Mapping]) -> dict:
-    """Mean over several runs' ``to_json`` of the summary figures; what a run does not know (None) does not count."""
+    """Mean over several runs' ``to_json`` of the summary figures, and of the AP at 2 m by class; what a run does not know
+    (None) does not count."""
 
-    def mean(values: Sequence[float | None]) -> float | None:
-        return _number(_nanmean([math.nan if value is None else value for value in values]))
+    def mean(values: Iterable[float | None]) -> float | None:
+        return number_or_none(nanmean([math.nan if value is None else value for value in values]))
 
     figures: dict = {
-        key: mean([run[key] for run in runs]) for key in ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
+        key: mean(run[key] for run in runs) for key in ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
     }
     for group in ("errors", "errors_present"):
-        figures[group] = {key: mean([run[group][key] for run in runs]) for key in ERRORS}
+        figures[group] = {key: mean(run[group][key] for run in runs) for key in ERRORS}
+    figures["ap_2m_classes"] = {
+        name: mean(run["classes"][name]["ap"]["2.0"] for run in runs if run["classes"][name]["ground_truth"])
+        for name in DETECTION_NAMES
+    }
     return figures
-
-
-def summary_table(result: DetectionResult) -> str:
-    """The figures as text: a row a class, then the means; ``-`` is what does not apply or is not annotated."""
-    thresholds = list(next(iter(result.classes.values())).ap)
-    header = ["class", "boxes", "AP", *(f"AP@{threshold:g}" for threshold in thresholds), *ERRORS]
-    rows = [header]
-    for name, metrics in result.classes.items():
-        figures = (
-            [metrics.mean_ap, *metrics.ap.values()] if metrics.ground_truth else [math.nan] * (1 + len(thresholds))
-        )
-        figures += [metrics.known_error(key) for key in ERRORS]
-        rows.append([name, str(metrics.ground_truth), *map(_cell, figures)])
-    present = [result.classes[name] for name in result.present]
-    by_threshold = [_nanmean([metrics.ap[threshold] for metrics in present]) for threshold in thresholds]
-    means = [result.mAP_present, *by_threshold, *result.errors_present.values()]
-    rows.append([f"mean of {len(present)} present", str(result.ground_truth), *map(_cell, means)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    aligned = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    lines = ["  ".join([row[0].ljust(widths[0]), *cells[1:]]) for row, cells in zip(rows, aligned, strict=True)]
-    rule = "-" * len(lines[0])
-    present_figures = (
-        f"mAP {_cell(result.mAP_present)}  NDS {_cell(result.NDS_present)}  AP at 2 m {_cell(result.ap_2m)}"
-    )
-    counts = f"{result.ground_truth} boxes annotated and {result.predictions} predicted within range"
-    summary = [
-        f"classes present: {present_figures}",
-        f"all ten classes (official): mAP {_cell(result.mAP)}  NDS {_cell(result.NDS)}",
-        f"{result.samples} samples, {counts}",
-    ]
-    if not result.ground_truth:
-        summary.append("note: the benchmark leaves out boxes out of range and those without a LiDAR or radar point")
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *summary])
-
-
-def _cell(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

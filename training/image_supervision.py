@@ -32,6 +32,15 @@ class ImageTargets(NamedTuple):
     bins: np.ndarray | Tensor
     classes: np.ndarray | Tensor
 
+    def kinds(self) -> tuple[Tensor, Tensor]:
+        """Which pixels (..., N, h, w) have a target: those on objects, and the others."""
+        there = self.bins >= 0
+        return there & (self.classes > 0), there & (self.classes <= 0)
+
+    def counts(self) -> Tensor:
+        """(2,) float32: how many there are of both."""
+        return torch.stack([kind.sum() for kind in self.kinds()]).float()
+
 
 def image_targets(
     points: np.ndarray,
@@ -94,7 +103,11 @@ def classes_of_points(points: np.ndarray, boxes: Boxes) -> np.ndarray:
 
 
 def image_losses(
-    image: ImageFeatures, class_logits: Tensor, targets: ImageTargets, config: ImageSupervisionConfig
+    image: ImageFeatures,
+    class_logits: Tensor,
+    targets: ImageTargets,
+    config: ImageSupervisionConfig,
+    counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Weighted losses by name: cross-entropies of depth and of class over the pixels that have a target.
 
@@ -104,9 +117,9 @@ def image_losses(
     Args:
         class_logits: (B, N, 1 + classes, h, w).
         targets: (B, N, h, w) each.
+        counts: (2,) above 0, what to divide by instead of these targets' own ``counts()``, where they are a part of a batch.
     """
-    there = targets.bins >= 0
-    on_object = there & (targets.classes > 0)
+    counts = targets.counts().clamp(min=1) if counts is None else counts
     losses = {}
     for name, weight, logits, wanted in (
         ("depth", config.depth, image.depth, targets.bins.clamp(min=0)),
@@ -114,6 +127,6 @@ def image_losses(
     ):
         if weight:
             entropy = F.cross_entropy(logits.float().movedim(2, 1), wanted, reduction="none")
-            means = [(entropy * chosen).sum() / chosen.sum().clamp(min=1) for chosen in (on_object, there & ~on_object)]
-            losses[name] = weight * torch.stack(means).mean()
+            sums = torch.stack([(entropy * kind).sum() for kind in targets.kinds()])
+            losses[name] = weight * (sums / counts).mean()
     return losses

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from bevdistill_ros.config import Config
 from bevdistill_ros.training.augmentation import PixelChange, augment_geometry, change_pixels, draw_augmentation
+from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample
 from bevdistill_ros.training.image_supervision import ImageTargets, image_targets
 
@@ -73,22 +74,46 @@ class AugmentedSamples(Dataset):
 class StepSampler(Sampler):
     """(index, draw) for a whole training: one random order of the samples after another, from draw ``start`` on.
 
+    With ``groups`` of samples, by class, the orders are those of ``balanced_order`` instead.
+
     Its length is that of the whole training even where it starts late, since Lightning counts the batches already done.
     """
 
-    def __init__(self, count: int, draws: int, seed: int, start: int = 0) -> None:
-        self.count, self.draws, self.seed, self.start = count, draws, seed, start
+    def __init__(
+        self, count: int, draws: int, seed: int, start: int = 0, groups: Sequence[np.ndarray] | None = None
+    ) -> None:
+        self.count, self.draws, self.seed, self.start, self.groups = count, draws, seed, start, groups
 
     def __len__(self) -> int:
         return self.draws
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        length = self.count if self.groups is None else round_length(self.groups)
         order, current = np.arange(0), -1
         for draw in range(self.start, self.draws):
-            if draw // self.count != current:
-                current = draw // self.count
-                order = np.random.default_rng([self.seed, current, 1]).permutation(self.count)
-            yield int(order[draw % self.count]), draw
+            if draw // length != current:
+                current = draw // length
+                rng = np.random.default_rng([self.seed, current, 1])
+                order = rng.permutation(length) if self.groups is None else balanced_order(self.groups, rng)
+            yield int(order[draw % length]), draw
+
+
+class ProcessBatches(Sampler):
+    """Batches of one process: its share of every step's ``batch_size`` draws of ``sampler``.
+
+    No two processes load the same draw, and together they load what one process would.
+    """
+
+    def __init__(self, sampler: StepSampler, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self.batches = BatchSampler(sampler, batch_size, drop_last=True)
+        share = batch_size // processes
+        self.own = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return (batch[self.own] for batch in self.batches)
 
 
 def collate(drawn: Sequence[DrawnSample], inputs: Sequence[str]) -> dict[str, Any]:
@@ -133,16 +158,40 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: move(value) for name, value in batch.items()}
 
 
-def make_loader(dataset: AugmentedSamples, config: Config, start_step: int, inputs: Sequence[str]) -> DataLoader:
-    """Batches of the whole training from ``start_step`` on, with the ``inputs`` of the networks that are to see them."""
+def part_of(batch: dict[str, Any], samples: slice) -> dict[str, Any]:
+    """The batch of some of its samples."""
+
+    def take(value: Any) -> Any:
+        if isinstance(value, (PixelChange, ImageTargets)):
+            return type(value)(*map(take, value))
+        return value[samples]
+
+    return {name: take(value) for name, value in batch.items()}
+
+
+def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """A batch in so many parts of the same size, in its order."""
+    size = len(batch["tokens"]) // parts
+    return [part_of(batch, slice(i * size, (i + 1) * size)) for i in range(parts)]
+
+
+def make_loader(
+    dataset: AugmentedSamples, config: Config, start_step: int, inputs: Sequence[str], rank: int = 0, processes: int = 1
+) -> DataLoader:
+    """Batches of the whole training from ``start_step`` on, with the ``inputs`` of the networks that are to see them.
+
+    Args:
+        rank: of this process among the ``processes`` that train together.
+    """
     training = config.training
-    sampler = StepSampler(
-        len(dataset), training.steps * training.batch_size, training.seed, start_step * training.batch_size
-    )
+    groups = None
+    if training.class_balance:
+        groups = samples_of_classes([dataset.samples.classes(i) for i in range(len(dataset))])
+    size = training.batch_size
+    sampler = StepSampler(len(dataset), training.steps * size, training.seed, start_step * size, groups)
     return DataLoader(
         dataset,
-        training.batch_size,
-        sampler=sampler,
+        batch_sampler=ProcessBatches(sampler, training.batch_size, rank, processes),
         num_workers=training.workers,
         collate_fn=partial(collate, inputs=tuple(inputs)),
         persistent_workers=training.workers > 0,

@@ -23,9 +23,16 @@ def gaussian_focal_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta
     return -torch.where(at_center, center, elsewhere).sum()
 
 
-def center_losses(outputs: Outputs, targets: CenterTargets, config: CenterLossConfig) -> dict[str, Tensor]:
-    """Weighted losses by name: ``heatmap`` per centre, ``box`` (L1) per regressed cell. A batch without boxes has box loss 0."""
-    heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / max(targets.count, 1)
+def center_losses(
+    outputs: Outputs, targets: CenterTargets, config: CenterLossConfig, counts: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Weighted losses by name: ``heatmap`` per centre, ``box`` (L1) per regressed cell. A batch without boxes has box loss 0.
+
+    Args:
+        counts: (2,) above 0, what to divide by instead of these targets' own ``counts()``, where they are a part of a batch.
+    """
+    centers, cells = targets.counts().clamp(min=1) if counts is None else counts
+    heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / centers
     offset, z, size, yaw, velocity = config.weights
     code_weight = outputs.codes.new_tensor([offset, offset, z, size, size, size, yaw, yaw, velocity, velocity])
     # Few cells are regressed: (n, BOX_CODE) of them.
@@ -34,5 +41,5 @@ def center_losses(outputs: Outputs, targets: CenterTargets, config: CenterLossCo
     # Unknown velocities are NaN: they neither count nor pass a gradient.
     known = wanted.isfinite()
     difference = (predicted.float() - torch.where(known, wanted, 0.0)).abs()
-    box = (torch.where(known, difference, 0.0) * code_weight).sum() / max(len(wanted), 1)
+    box = (torch.where(known, difference, 0.0) * code_weight).sum() / cells
     return {"heatmap": heatmap, "box": config.box_weight * box}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import lightning
 import torch
@@ -15,11 +16,26 @@ from bevdistill_ros.models import build_network
 from bevdistill_ros.models.outputs import ImageFeatures
 from bevdistill_ros.training.data.image_cache import ImageCache
 from bevdistill_ros.training.device_images import DeviceImages
-from bevdistill_ros.training.image_supervision import ImageTargets, image_losses
-from bevdistill_ros.training.loader import to_device
+from bevdistill_ros.training.image_supervision import image_losses
+from bevdistill_ros.training.loader import part_of, split_batch, to_device
 from bevdistill_ros.training.losses import center_losses
 from bevdistill_ros.training.schedule import learning_rate_factor
-from bevdistill_ros.training.targets import center_targets
+from bevdistill_ros.training.targets import CenterTargets, center_targets
+
+COMPILER: str | Callable = "inductor"
+"""Backend of ``torch.compile``."""
+
+
+class LossCounts(NamedTuple):
+    """What the losses of a part of a step are divided by.
+
+    Attributes:
+        centers: (2,) see ``CenterTargets.counts``.
+        pixels: (2,) see ``ImageTargets.counts``.
+    """
+
+    centers: Tensor
+    pixels: Tensor
 
 
 class DetectionModule(lightning.LightningModule):
@@ -33,6 +49,9 @@ class DetectionModule(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.network = build_network(config.model)
+        if config.training.compile:
+            for name in self.network.dense:
+                getattr(self.network, name).compile(backend=COMPILER)  # in place: names of weights stay
         self.image_classes: nn.Module | None = None
         if config.training.image_supervision.used:
             self.image_classes = nn.Conv2d(config.model.lift.channels, 1 + len(config.model.classes), 1)
@@ -50,10 +69,12 @@ class DetectionModule(lightning.LightningModule):
         return to_device(batch, device)
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> dict:
-        """Gather the images where the device has them."""
+        """Gather the images where the device has them, in parts as the network will see them."""
         if self._device_images is None:
             return batch
-        return {**batch, "images": self._device_images.gather(batch["index"], batch["change"])}
+        parts = split_batch(batch, self.config.training.accumulate)
+        gathered = [self._device_images.gather(part["index"], part["change"]) for part in parts]
+        return {**batch, "images": torch.cat(gathered)}
 
     def on_train_batch_start(self, batch: dict, index: int) -> None:
         """The learning rate of this step; taken from the configuration alone, so that a resumed training may change it."""
@@ -64,37 +85,86 @@ class DetectionModule(lightning.LightningModule):
         self.log("learning_rate", rate, batch_size=len(batch["boxes"]))
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """Losses of one batch, logged by name."""
-        losses = self.losses(batch)
-        total = sum(losses.values())
-        if not total.isfinite():
-            values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-            self._stop(batch, f"the loss is not finite ({values})")
-        size = len(batch["boxes"])
-        self.log("loss", total.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()}, batch_size=size)
+        """Losses of one batch, logged by name, in ``training.accumulate`` parts; Lightning does the last one's backward pass."""
+        parts = split_batch(batch, self.config.training.accumulate)
+        parts = [{**part, "targets": self._targets(part)} for part in parts]
+        counts = self._counts(parts)
+        self.optimizers().zero_grad()
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            losses = self.losses(part, counts)
+            total = sum(losses.values())
+            sums = {name: value.detach() + sums.get(name, 0.0) for name, value in losses.items()}
+            if part is not parts[-1]:
+                with torch.autocast(self.device.type, enabled=False):
+                    self.trainer.strategy.backward(total, None)
+        self._log_losses(sums, batch)
         self._batch = batch
         return total
 
-    def losses(self, batch: dict) -> dict[str, Tensor]:
-        """Weighted losses by name, computed in float32 whatever the network runs in."""
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Lightning would do it after ``training_step``, which has done it before its first part."""
+
+    def losses(self, batch: dict, counts: LossCounts | None = None) -> dict[str, Tensor]:
+        """Weighted losses by name, computed in float32 whatever the network runs in.
+
+        Args:
+            counts: what to divide by, where the batch is a part of a step's; None: its own counts.
+        """
         inputs = [batch[name] for name in self.network.inputs]
-        training = self.config.training
-        if self.global_step < training.image_supervision.alone_steps:
-            return self._image_losses(self.network.describe_images(*inputs), batch)
+        if self._images_alone():
+            return self._image_losses(self.network.describe_images(*inputs), batch, counts)
         outputs = self.network(*inputs)
+        targets = batch["targets"] if "targets" in batch else self._targets(batch)
         with torch.autocast(self.device.type, enabled=False):
             own = replace(outputs, heatmap=outputs.heatmap.float(), codes=outputs.codes.float())
-            targets = center_targets(batch["boxes"], self.config.model, training.loss, self.device)
-            losses = center_losses(own, targets, training.loss)
-        return losses if outputs.image is None else {**losses, **self._image_losses(outputs.image, batch)}
+            losses = center_losses(own, targets, self.config.training.loss, None if counts is None else counts.centers)
+        return losses if outputs.image is None else {**losses, **self._image_losses(outputs.image, batch, counts)}
 
-    def _image_losses(self, image: ImageFeatures, batch: dict) -> dict[str, Tensor]:
+    def _image_losses(self, image: ImageFeatures, batch: dict, counts: LossCounts | None) -> dict[str, Tensor]:
         if self.image_classes is None:
             return {}
         logits = self.image_classes(image.context.flatten(0, 1)).unflatten(0, image.context.shape[:2])
+        own = None if counts is None else counts.pixels
         with torch.autocast(self.device.type, enabled=False):
-            return image_losses(image, logits, batch["image_targets"], self.config.training.image_supervision)
+            return image_losses(image, logits, batch["image_targets"], self.config.training.image_supervision, own)
+
+    def _images_alone(self) -> bool:
+        return self.global_step < self.config.training.image_supervision.alone_steps
+
+    def _targets(self, batch: dict) -> CenterTargets | None:
+        """Of the head; None as long as it does not run."""
+        if self._images_alone():
+            return None
+        return center_targets(batch["boxes"], self.config.model, self.config.training.loss, self.device)
+
+    def _counts(self, parts: list[dict]) -> LossCounts:
+        """What the losses of a step are divided by: counts over all of its parts and processes, at least 1.
+
+        Gradients are averaged over the processes, so each divides by its share of them.
+        """
+        none = torch.zeros(2, device=self.device)
+        centers = sum((part["targets"].counts() for part in parts if part["targets"] is not None), none)
+        pixels = sum((part["image_targets"].counts() for part in parts if "image_targets" in part), none)
+        total = torch.cat([centers, pixels])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
+        total = total.clamp(min=1) / self.trainer.world_size
+        return LossCounts(total[:2], total[2:])
+
+    def _log_losses(self, own: dict[str, Tensor], batch: dict) -> None:
+        """Log the losses of the step, over all processes; end the training where they are not finite."""
+        values = torch.stack(list(own.values()))
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(values)
+            values /= self.trainer.world_size
+        losses = dict(zip(own, values, strict=True))
+        if not values.isfinite().all():
+            text = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+            self._stop(batch, f"the loss is not finite ({text})")
+        size = len(batch["boxes"])
+        self.log("loss", values.sum(), prog_bar=True, batch_size=size)
+        self.log_dict({f"loss/{name}": value for name, value in losses.items()}, batch_size=size)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip the gradient's norm, and log it as it was before."""
@@ -112,10 +182,21 @@ class DetectionModule(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), training.learning_rate, weight_decay=training.weight_decay)
 
     def _stop(self, batch: dict, what: str) -> NoReturn:
-        """End the training with the samples that may be to blame. Neither weights nor saved state have been touched."""
+        """End the training with the samples that may be to blame. Neither weights nor saved state have been touched.
+
+        All processes come here in the same step.
+        """
         tokens = batch["tokens"]
-        alone = [token for i, token in enumerate(tokens) if not self._is_finite_alone(batch, i)]
-        if len(alone) == len(tokens) > 1:
+        alone = []
+        if self.trainer.world_size == 1:
+            alone = [token for i, token in enumerate(tokens) if not self._is_finite_alone(batch, i)]
+        else:
+            everywhere: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(everywhere, tokens)
+            tokens = [token for own in everywhere for token in own]
+        if self.trainer.world_size > 1:
+            which = "--resume with one process (--devices 1, the same batch_size) tells which of them does it"
+        elif len(alone) == len(tokens) > 1:
             which = (
                 "each of them does it alone, so it is the weights rather than a sample: lower training.learning_rate"
             )
@@ -130,10 +211,7 @@ class DetectionModule(lightning.LightningModule):
 
     def _is_finite_alone(self, batch: dict, i: int) -> bool:
         """Whether loss and gradient of sample ``i`` alone are finite."""
-        own = {name: batch[name][i : i + 1] for name in (*self.network.inputs, "boxes")}
-        if "image_targets" in batch:
-            own["image_targets"] = ImageTargets(*(part[i : i + 1] for part in batch["image_targets"]))
         with torch.enable_grad():
-            loss = sum(self.losses(own).values())
+            loss = sum(self.losses(part_of(batch, slice(i, i + 1))).values())
             gradients = torch.autograd.grad(loss, list(self.network.parameters()), allow_unused=True)
         return bool(loss.isfinite()) and all(g is None or bool(g.isfinite().all()) for g in gradients)

@@ -80,7 +80,7 @@ class Pictures(lightning.Callback):
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: dict, index: int
     ) -> None:
         """After every ``every``-th step."""
-        if not self.every or trainer.global_step % self.every:
+        if not trainer.is_global_zero or not self.every or trainer.global_step % self.every:
             return
         sample, found = first_of_batch(module, batch)
         picture = draw_sample(sample, self.cameras, found, module.config.model.grid, self.cell_width)

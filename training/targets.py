@@ -26,6 +26,10 @@ class CenterTargets:
     weight: Tensor
     count: int
 
+    def counts(self) -> Tensor:
+        """(2,) float32: how many centres there are, and how many cells regress one."""
+        return torch.stack([self.weight.new_tensor(float(self.count)), (self.weight > 0).sum().float()])
+
 
 def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
     """Radius (cells) of a box's Gaussian, as CenterPoint computes it.

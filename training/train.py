@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import pickle
 import sys
 import warnings
@@ -19,28 +20,39 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
 from bevdistill_ros.config import Config, LidarModelConfig, TrainingConfig, load_config, to_dict
-from bevdistill_ros.detector import choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.average import WeightAverage
-from bevdistill_ros.training.callbacks import AtomicCheckpoint, RunClock, SameSamples, StopOnSignal, Throughput
+from bevdistill_ros.training.callbacks import (
+    AtomicCheckpoint,
+    AtomicCheckpointIO,
+    RunClock,
+    SameSamples,
+    StopOnSignal,
+    Throughput,
+)
 from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesCameras,
     choose_samples,
+    find_version,
     note_missing_scenes,
     open_nuscenes,
     open_samples,
 )
+from bevdistill_ros.training.data.table_cache import open_table_cache
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader
 from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.pictures import Pictures
+from bevdistill_ros.training.processes import Processes, choose_processes, is_first_process
+from bevdistill_ros.training.start_weights import start_from
 from bevdistill_ros.training.validation import Validation
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "last.ckpt"
 CACHE_FOLDER = "image_cache"
+TABLE_FOLDER = "table_cache"
 
 
 def main(argv: list[str]) -> int:
@@ -58,8 +70,17 @@ def main(argv: list[str]) -> int:
     config = load_config(config_file, arguments.set)
     if isinstance(config.model, LidarModelConfig):
         _refuse_image_options(arguments, config.model.name)
+    processes = choose_processes(arguments.device, arguments.devices, arguments.nodes)
+    processes.check(config)
+    if arguments.bags and processes.started_outside:
+        raise UserError("--bags with torchrun: several processes would convert at once; run `bevdistill convert` first")
 
-    nusc = open_nuscenes(arguments.data, arguments.version)
+    data = _data(arguments, output, isinstance(config.model, LidarModelConfig) and config.model.points.seconds > 0)
+    if arguments.cache_tables is None:
+        nusc = open_nuscenes(data, arguments.version)
+    else:
+        folder = Path(arguments.cache_tables or output / TABLE_FOLDER)
+        nusc = open_table_cache(data, find_version(data, arguments.version), folder)
 
     def choose(split: str | None, scenes: list[str] | None, with_points: bool = False) -> NuScenesCameras:
         tokens = choose_samples(nusc, split, scenes)
@@ -67,10 +88,15 @@ def main(argv: list[str]) -> int:
         return open_samples(nusc, tokens, config.model, arguments.cameras, with_points=with_points)
 
     samples = choose(arguments.split, arguments.scenes, config.training.image_supervision.used)
+    if not any(nusc.get("sample", token)["anns"] for token in samples.tokens):
+        raise UserError(
+            f"{data}: the chosen scenes have no annotations; `bevdistill label` writes those that a teacher finds"
+        )
     validation_samples = None
     if arguments.val_split or arguments.val_scenes:
         validation_samples = choose(arguments.val_split, arguments.val_scenes)
-    write_atomically(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+    if is_first_process():
+        write_atomically(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     cache = None
     if arguments.cache_images is not None or arguments.dataset_on_device:
         folder = Path(arguments.cache_images or output / CACHE_FOLDER)
@@ -85,12 +111,15 @@ def main(argv: list[str]) -> int:
         samples,
         output,
         clock,
-        arguments.device,
+        processes,
         resume=state if arguments.resume else None,
+        weights=arguments.weights,
         black_images=arguments.black_images,
         device_cache=cache if arguments.dataset_on_device else None,
         validation_samples=validation_samples,
     )
+    if not is_first_process():
+        return 0
     if trained.step < config.training.steps:
         print(f"{output}: interrupted after step {trained.step}; continue with --resume", file=sys.stderr)
         return 1
@@ -103,7 +132,7 @@ def main(argv: list[str]) -> int:
         "validation": trained.validation,
     }
     origin = {
-        "data": Path(arguments.data).resolve().name,
+        "data": data.resolve().name,
         "version": nusc.version,
         "split": arguments.split,
         "scenes": arguments.scenes,
@@ -142,8 +171,9 @@ def train(
     samples: NuScenesCameras,
     output: Path,
     clock: RunClock,
-    device: str = "auto",
+    processes: Processes,
     resume: Path | None = None,
+    weights: Path | None = None,
     black_images: bool = False,
     device_cache: ImageCache | None = None,
     validation_samples: NuScenesCameras | None = None,
@@ -151,17 +181,20 @@ def train(
     """Run the training, with its saved states and its log in ``output``.
 
     Args:
+        processes: what to train with; this is one of them.
         resume: the saved state to go on from.
+        weights: a checkpoint to start from instead of random weights, see ``start_from``.
         device_cache: of ``samples``; its pixels are then held on the device.
         validation_samples: to be scored on the way, see ``Validation``.
     """
     _quiet()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device; use --device cpu, or install a PyTorch with CUDA")
-    device = choose_device(device)
     training = config.training
     lightning.seed_everything(training.seed, workers=True, verbose=False)
     module = DetectionModule(config, device_cache)
+    if weights is not None:
+        coverage = start_from(module.network, weights)
+        if is_first_process():
+            print(coverage, file=sys.stderr)
     start = 0
     if resume is not None:
         try:
@@ -187,20 +220,21 @@ def train(
     trainer = lightning.Trainer(
         max_steps=training.steps,
         max_epochs=-1,  # steps alone count, so that a finished training can be given more of them
-        accelerator="gpu" if device == "cuda" else device,
-        devices=1,
-        precision=_precision(training, device),
+        **processes.trainer_options(config),
+        precision=_precision(training, processes.device),
         # What an interrupted run has logged beyond the state it left is done again: TensorBoard drops it.
         logger=TensorBoardLogger(output, name="", version="log", purge_step=start + 1 if start else 0),
         callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         log_every_n_steps=min(training.log_every, training.steps),
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the loader's own batches are divided already
     )
     dataset = AugmentedSamples(samples, config, black_images, device_cache is not None)
-    loader = make_loader(dataset, config, start, module.network.inputs)
+    loader = make_loader(dataset, config, start, module.network.inputs, trainer.global_rank, trainer.world_size)
     try:
         trainer.fit(module, loader, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except UserError as error:
@@ -218,11 +252,12 @@ def train(
 def _precision(training: TrainingConfig, device: str) -> str:
     """What Lightning is to calculate in; on a CPU there is no float16."""
     if device == "cpu" and training.precision != "32-true":
-        print(
-            f"note: training.precision {training.precision} on a CPU means bf16-mixed, "
-            "slower than 32-true unless it has bfloat16 instructions",
-            file=sys.stderr,
-        )
+        if is_first_process():
+            print(
+                f"note: training.precision {training.precision} on a CPU means bf16-mixed, "
+                "slower than 32-true unless it has bfloat16 instructions",
+                file=sys.stderr,
+            )
         return "bf16-mixed"
     return training.precision
 
@@ -239,6 +274,32 @@ def find_config(name: str) -> Path:
     return path
 
 
+def _data(arguments: argparse.Namespace, output: Path, with_sweeps: bool) -> Path:
+    """The dataset's root: as named, or what is made of bags."""
+    if not arguments.bags:
+        if arguments.rig:
+            raise UserError("--rig belongs to --bags; leave it out")
+        if not arguments.data:
+            raise UserError("name a dataset with --data, or recordings with --bags")
+        return Path(arguments.data)
+    try:
+        from bevdistill_ros.training.convert.from_bags import ensure_converted, find_bags
+        from bevdistill_ros.training.convert.guess import guess
+        from bevdistill_ros.training.convert.recording import Options
+    except ModuleNotFoundError as error:
+        raise UserError(f"--bags needs the Python module '{error.name}': pip install {error.name}") from None
+    rig = arguments.rig or output / "rig.yaml"
+    if arguments.rig is None and not rig.exists():
+        write_atomically(rig, guess(find_bags(arguments.bags)))
+        print(
+            f"{rig}: guessed from the bags; look it over, and name it with --rig where it was changed", file=sys.stderr
+        )
+    options = Options(sweeps="lidar" if with_sweeps else "none")
+    return ensure_converted(
+        arguments.bags, rig, arguments.data or output / "dataset", options, workers=os.cpu_count() or 1
+    )
+
+
 def _refuse_image_options(arguments: argparse.Namespace, name: str) -> None:
     """Options that would do nothing are a misunderstanding."""
     for option, given in (
@@ -252,13 +313,15 @@ def _refuse_image_options(arguments: argparse.Namespace, name: str) -> None:
 
 def _quiet() -> None:
     """Lightning's advice is about choices made here on purpose."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for pattern in (
         ".*does not have many workers.*",
         ".*GPU available but not used.*",
         ".*dataloader is not resumable.*",
         ".*log_every.*",
         ".*LeafSpec.*",
+        ".*Grad strides do not match bucket view strides.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 
@@ -274,7 +337,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", help="a .yaml file, or the name of one shipped (default: nano)")
     parser.add_argument(
-        "--data", required=True, metavar="ROOT", help="dataset folder, which holds the version's folder"
+        "--data",
+        metavar="ROOT",
+        help="dataset folder, which holds the version's folder; with --bags where it is written (default: OUTPUT/dataset)",
+    )
+    parser.add_argument(
+        "--bags",
+        nargs="+",
+        type=Path,
+        metavar="BAG",
+        help="train on recordings: bags, or folders of bags; those that are not converted yet are converted first",
+    )
+    parser.add_argument(
+        "--rig",
+        type=Path,
+        metavar="FILE",
+        help="with --bags: which topics are which sensors (default: OUTPUT/rig.yaml, guessed from the first bag)",
     )
     parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
     chosen = parser.add_mutually_exclusive_group()
@@ -289,17 +367,39 @@ def _parser() -> argparse.ArgumentParser:
     validation.add_argument("--val-scenes", nargs="+", metavar="NAME", help="likewise, scenes by name")
     parser.add_argument("--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: all)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--resume", action="store_true", help="continue the training in OUTPUT")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="continue the training in OUTPUT")
+    start.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of this checkpoint (.safetensors), as far as they fit by name and shape",
+    )
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE", help="override a field, e.g. training.steps=1000"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="train with so many processes on this machine, each on a GPU of its own (default: 1)",
+    )
+    parser.add_argument("--nodes", type=int, metavar="M", help="and on so many machines together (default: 1)")
     parser.add_argument(
         "--cache-images",
         nargs="?",
         const="",
         metavar="DIR",
         help="decode and preprocess every image once, into a file in DIR that later trainings share (default: OUTPUT/image_cache)",
+    )
+    parser.add_argument(
+        "--cache-tables",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="take what samples need of the dataset's tables into a file in DIR that later trainings share (default: "
+        "OUTPUT/table_cache): for tables as large as v1.0-trainval's",
     )
     parser.add_argument(
         "--dataset-on-device",

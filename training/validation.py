@@ -36,6 +36,8 @@ class Validation(lightning.Callback):
     ) -> None:
         """After every ``every``-th step, and after the last."""
         step = trainer.global_step
+        if not trainer.is_global_zero:
+            return  # the others wait for the first process at their next step
         if step != trainer.max_steps and (not self.every or step % self.every):
             return
         state = self.average.weights(module.network)

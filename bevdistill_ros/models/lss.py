@@ -11,6 +11,7 @@ from bevdistill_ros.models.bev_encoder import BevEncoder
 from bevdistill_ros.models.center_head import CenterHead, decode
 from bevdistill_ros.models.fpn import FPN
 from bevdistill_ros.models.lift import Lift
+from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.outputs import ImageFeatures, Outputs
 from bevdistill_ros.models.resnet import ResNet
 
@@ -29,6 +30,9 @@ class LSS(nn.Module):
     inputs = ("images", "K", "ego_T_cam", "mask")
     """Names of the arguments of ``forward``, by which a training's batches call them."""
 
+    dense = ("backbone", "neck", "bev_encoder", "head")
+    """Names of the parts whose shapes depend on no values, which a compiler can take whole."""
+
     def __init__(self, config: CameraModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -40,6 +44,7 @@ class LSS(nn.Module):
         self.lift = Lift(config.lift, config.grid)
         self.bev_encoder = BevEncoder(config.lift.channels, config.bev)
         self.head = CenterHead(self.channels, config.classes, config.head)
+        use_norm(self, config.norm)
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
 

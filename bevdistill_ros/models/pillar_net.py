@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bevdistill_ros.config import LidarModelConfig
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models.center_head import CenterHead, decode
+from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.outputs import Outputs
 from bevdistill_ros.models.pillars import Pillars
 from bevdistill_ros.models.second import Second
@@ -24,6 +25,9 @@ class PillarNet(nn.Module):
     inputs = ("points",)
     """Names of the arguments of ``forward``, by which a training's batches call them."""
 
+    dense = ("backbone", "head")
+    """Names of the parts whose shapes depend on no values, which a compiler can take whole."""
+
     def __init__(self, config: LidarModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -32,6 +36,7 @@ class PillarNet(nn.Module):
         scale = round(config.grid.cell / config.pillars.cell)
         self.backbone = Second(self.pillars.channels, config.second, scale)
         self.head = CenterHead(self.channels, config.classes, config.head)
+        use_norm(self, config.norm)
 
     def forward(self, points: Sequence[Tensor]) -> Outputs:
         """Run the network on the points (n_i, POINT) of each sample, any number of them; see ``pillars.POINT``."""

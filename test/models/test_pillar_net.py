@@ -128,7 +128,7 @@ def test_mixed_precision_does_not_touch_the_pillars(network: PillarNet) -> None:
         ("model.points.seconds=-1", "seconds must not be negative"),
         ("model.points.ego=[1, 0, 0, 1]", r"ego is \[x_min, x_max, y_min, y_max\]"),
         ("model.image={height: 64, width: 96}", "model: unknown field 'image'"),
-        ("model.lidar=1", "model: unknown field 'lidar'; known are name, classes, grid, head, points"),
+        ("model.lidar=1", "model: unknown field 'lidar'; known are name, classes, grid, head, norm, points"),
     ],
 )
 def test_wrong_fields_are_named(override: str, says: str) -> None:

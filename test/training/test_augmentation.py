@@ -15,7 +15,7 @@ from bevdistill_ros.training.augmentation import (
     augment,
     change_pixels,
     draw_augmentation,
-    keep_cameras,
+    drop_cameras,
     light_table,
     mirror,
     scale_world,
@@ -156,11 +156,25 @@ def test_yaw_intervals_are_kept_and_covered() -> None:
     assert 0.15 < (yaws < 0).mean() < 0.35  # by length: 30 of 120 degrees
 
 
+def test_one_to_three_cameras_go_each_number_and_each_camera_as_often() -> None:
+    config = AugmentationConfig(camera_drop=0.2, camera_drop_most=3)
+    rng = np.random.default_rng(0)
+    masks = np.array([draw_augmentation(config, np.ones(6, bool), (64, 32), rng).mask for _ in range(6000)])
+    shares = np.bincount((~masks).sum(axis=1), minlength=7) / len(masks)
+    np.testing.assert_allclose(shares, [0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3, 0, 0, 0], atol=0.015)
+    np.testing.assert_allclose((~masks).mean(axis=0), 0.2 * 2 / 6, atol=0.015)  # two of six on average
+    always = AugmentationConfig(camera_drop=1.0, camera_drop_most=1)
+    assert all(draw_augmentation(always, np.ones(6, bool), (64, 32), rng).mask.sum() == 5 for _ in range(20))
+
+
 def test_one_camera_always_stays() -> None:
-    here, gone = np.array([True, True]), np.array([True, False])
-    assert keep_cameras(here, np.ones(2, bool), keep=1).tolist() == [False, True]
-    assert keep_cameras(here, gone, keep=0).tolist() == [False, True]
-    assert keep_cameras(gone, np.ones(2, bool), keep=1).tolist() == [True, False]  # camera 1 was never there
+    rng = np.random.default_rng(0)
+    three = np.array([True, False, True, True])
+    kept = [drop_cameras(three, most=3, rng=rng) for _ in range(60)]
+    assert {int(mask.sum()) for mask in kept} == {1, 2} and not any(mask[1] for mask in kept)
+    assert three.tolist() == [True, False, True, True]  # the input is left alone
+    for few in ([False, True], [True], [False, False]):
+        assert drop_cameras(np.array(few), most=3, rng=rng).tolist() == few
 
 
 def test_dropped_cameras_are_masked_and_black() -> None:

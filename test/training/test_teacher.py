@@ -113,7 +113,7 @@ def test_the_same_verbs_train_resume_validate_and_evaluate_it(tiny_nuscenes, tmp
     more = ["--rig-yaw-deg", "0", "90", "--json", str(file), "--pictures", str(pictures), "--pictures-every", "4"]
     assert main(["evaluate", str(checkpoint), *data, *more]) == 0
     report = json.loads(file.read_text())
-    assert report["complete"] and [run["samples"] for run in report["runs"]] == [4, 4]
+    assert report["complete"] and [run["samples"] for run in report["checkpoints"][0]["runs"]] == [4, 4]
     assert all(cv2.imread(str(path)).shape == (800, 800, 3) for path in pictures.iterdir())
 
 

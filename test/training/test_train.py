@@ -51,6 +51,14 @@ def weights(output) -> dict[str, torch.Tensor]:
     return load_checkpoint(output / "model.safetensors").state
 
 
+def assert_same_weights(first, second, tolerance: float) -> None:
+    """Mean difference by tensor: where a gradient is almost nothing, AdamW makes a whole step of its rounding."""
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert (a[name] - b[name]).abs().float().mean() <= tolerance, name
+
+
 def test_training_writes_a_detector_and_learns(tiny_nuscenes, tmp_path) -> None:
     output = tmp_path / "run"
     options = ["--split", "mini_train", "--json", str(tmp_path / "run.json"), "--set=training.augmentation={}"]
@@ -137,6 +145,25 @@ def test_nothing_done_is_overwritten(tiny_nuscenes, tmp_path, capsys) -> None:
     assert "nothing to resume" in capsys.readouterr().err
 
 
+def test_a_batch_in_parts_trains_like_a_whole_one(tiny_nuscenes, tmp_path) -> None:
+    """Losses are means over the whole batch, however its objects and pixels are spread over the parts; steps count as before."""
+    options = [
+        "--set=model.norm=group",
+        "--set=training.batch_size=4",
+        "--set=training.learning_rate=2e-4",
+        "--set=training.ema_decay=0.9",
+        "--set=training.log_every=1",
+        "--set=training.image_supervision={depth: 1, classes: 0.5, alone_steps: 1}",
+    ]
+    assert train(tiny_nuscenes, tmp_path / "whole", 2, *options) == 0
+    for parts in (2, 4):
+        output = tmp_path / f"{parts}"
+        assert train(tiny_nuscenes, output, 2, *options, f"--set=training.accumulate={parts}") == 0
+        for name in ("loss", "loss/heatmap", "loss/box", "loss/depth", "loss/classes", "gradient_norm"):
+            assert curve(output, name) == pytest.approx(curve(tmp_path / "whole", name), rel=1e-4), name
+        assert_same_weights(output, tmp_path / "whole", 3e-6)
+
+
 def test_a_finished_training_can_be_given_more_steps(tiny_nuscenes, tmp_path, capsys) -> None:
     output = tmp_path / "run"
     assert train(tiny_nuscenes, output, 2) == 0 and train(tiny_nuscenes, output, 4, "--resume") == 0
@@ -177,9 +204,9 @@ def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_
     original = module.DetectionModule.losses
     for name, option in (("host", "--cache-images"), ("device", "--dataset-on-device")):
 
-        def losses(self, batch, name=name):
+        def losses(self, batch, counts=None, name=name):
             seen[name].append(batch["images"].float())
-            return original(self, batch)
+            return original(self, batch, counts)
 
         with monkeypatch.context() as patch:
             patch.setattr(module.DetectionModule, "losses", losses)
@@ -194,10 +221,10 @@ def test_black_images_are_black_on_both_ways(tiny_nuscenes, tmp_path, monkeypatc
     sums: list[float] = []
     original = module.DetectionModule.losses
 
-    def losses(self, batch):
+    def losses(self, batch, counts=None):
         assert batch["mask"].any()
         sums.append(float(batch["images"].sum()))
-        return original(self, batch)
+        return original(self, batch, counts)
 
     monkeypatch.setattr(module.DetectionModule, "losses", losses)
     assert train(tiny_nuscenes, tmp_path / "a", 1, "--black-images") == 0
@@ -276,13 +303,14 @@ def test_validation_scores_what_is_exported(tiny_nuscenes, tmp_path, capsys) -> 
         str(tmp_path / "evaluated.json"),
     ]
     assert main(["evaluate", str(output / "model.safetensors"), *data]) == 0
-    mean = json.loads((tmp_path / "evaluated.json").read_text())["mean"]
+    mean = json.loads((tmp_path / "evaluated.json").read_text())["checkpoints"][0]["mean"]
     assert found and found == pytest.approx({name: mean[name] for name in found})
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
 def test_mixed_precision_on_a_cpu_trains_and_says_so(tiny_nuscenes, tmp_path, capsys, precision: str) -> None:
-    assert train(tiny_nuscenes, tmp_path / "run", 2, f"--set=training.precision={precision}") == 0
+    options = [f"--set=training.precision={precision}", "--set=training.accumulate=2"]
+    assert train(tiny_nuscenes, tmp_path / "run", 2, *options) == 0
     assert f"note: training.precision {precision} on a CPU means bf16-mixed" in capsys.readouterr().err
     assert all(math.isfinite(value) for value in curve(tmp_path / "run", "loss").values())
     assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "run").values())
@@ -318,8 +346,8 @@ def test_a_sample_that_breaks_the_loss_is_named(tiny_nuscenes, tmp_path, capsys)
 def test_a_gradient_that_is_not_finite_stops_the_training(tiny_nuscenes, tmp_path, capsys, monkeypatch) -> None:
     original = module.DetectionModule.losses
 
-    def losses(self, batch):
-        found = original(self, batch)
+    def losses(self, batch, counts=None):
+        found = original(self, batch, counts)
         # Finite itself, with an infinite derivative: the square root at zero.
         found["extra"] = (self.network.head.heatmap[1].weight * 0.0).abs().sum().sqrt()
         return found
@@ -329,3 +357,51 @@ def test_a_gradient_that_is_not_finite_stops_the_training(tiny_nuscenes, tmp_pat
     error = capsys.readouterr().err
     assert "step 1: the gradient's norm is not finite" in error and "each of them does it alone" in error
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_weights_start_a_training_as_far_as_they_fit(tiny_nuscenes, tmp_path, capsys) -> None:
+    """One step of almost no size: what fits is as it was in the file, and what does not is told."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(tiny_nuscenes, first, 1) == 0
+    start = ["--weights", str(first / "model.safetensors"), "--set=training.learning_rate=1e-9"]
+    capsys.readouterr()
+    assert train(tiny_nuscenes, second, 1, *start, "--set=model.norm=frozen", "--set=model.lift.bins=40") == 0
+    told = capsys.readouterr().err
+    assert "starts 99.8% of the model's weights (" in told
+    assert (
+        "of another shape there: lift.depth_net.3.weight 88x96x1x1, not 96x96x1x1, lift.depth_net.3.bias 88, not 96"
+        in told
+    )
+    before, after = weights(first), weights(second)
+    for name in before:
+        if not name.startswith("lift."):
+            torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+
+
+def test_weights_and_resume_exclude_each_other(tiny_nuscenes, tmp_path, capsys, tiny_checkpoint) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train(tiny_nuscenes, tmp_path / "run", 1, "--resume", "--weights", str(tiny_checkpoint))
+    assert ended.value.code == 2 and "not allowed with argument" in capsys.readouterr().err
+    assert train(tiny_nuscenes, tmp_path / "run", 1, "--weights", str(tmp_path / "none.safetensors")) == 1
+    assert "no such checkpoint file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["nano", "teacher_nano"])
+def test_a_compiled_network_trains_alike_and_keeps_its_names(tiny_nuscenes, tmp_path, monkeypatch, config: str) -> None:
+    """By a compiler that does nothing but count what it is given."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(module, "COMPILER", compiler)
+    sizes = [f"--set={option}" for option in SMALL[:4]] if config == "nano" else []
+    common = ["--data", str(tiny_nuscenes), "--device", "cpu", "--config", config, *sizes]
+    options = ["steps=2", "batch_size=2", "pictures_every=0", "image_supervision={}", "ema_decay=0.9"]
+    for name, more in (("plain", "false"), ("compiled", "true")):
+        settings = [f"--set=training.{option}" for option in (*options, f"compile={more}")]
+        assert main(["train", *common, *settings, "--output", str(tmp_path / name)]) == 0
+        assert bool(graphs) == (name == "compiled")
+    torch._dynamo.reset()
+    assert_same_weights(tmp_path / "compiled", tmp_path / "plain", 1e-5)

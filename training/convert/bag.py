@@ -196,7 +196,12 @@ def _stem(path: Path) -> str:
 
 
 def read_header(data: bytes) -> tuple[int, str]:
-    """Stamp (ns) and frame of a serialised message whose first field is a std_msgs/Header, without reading the rest."""
+    """Stamp (ns) and frame of a serialised message whose first field is a std_msgs/Header, without reading the rest.
+
+    A message that is too short to have one has the stamp 0, like one whose driver has not filled it.
+    """
+    if len(data) < 16:
+        return 0, ""
     order = "<" if data[1] & 1 else ">"
     sec, nanosec, length = struct.unpack_from(f"{order}iII", data, 4)
     return sec * 10**9 + nanosec, bytes(data[16 : 16 + max(length - 1, 0)]).decode(errors="replace")

@@ -77,8 +77,8 @@ class Geometry:
         return self.part.intrinsics(channel, stamp).camera
 
 
-def plan(part: Part, rig: Rig, drops: Drops, sweeps: str, where: str) -> list[Scene]:
-    """The scenes of a part.
+def plan(geometry: Geometry, drops: Drops, sweeps: str, where: str) -> list[Scene]:
+    """The scenes of a part of a bag.
 
     Args:
         sweeps: readings between keyframes to keep: 'none', 'lidar' or 'all'.
@@ -87,12 +87,12 @@ def plan(part: Part, rig: Rig, drops: Drops, sweeps: str, where: str) -> list[Sc
     Raises:
         UserError: a frame that the rig file or a message names is not joined with the vehicle.
     """
+    part, rig = geometry.part, geometry.rig
     missing = [topic for topic in rig.topics.values() if topic not in part.streams]
     missing += [camera.info_topic for channel, camera in rig.cameras.items() if channel not in part.infos]
     if missing:
         drops.add(missing[0], "stretch", "has nothing between two jumps of the clock", part.start)
         return []
-    geometry = Geometry(part, rig)
     _check_frames(geometry, where)
     marked = part.streams.get(rig.annotations.topic)
     reference = part.streams[rig.topics[rig.reference]]

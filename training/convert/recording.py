@@ -21,7 +21,7 @@ from bevdistill_ros.training.convert.drops import Drops
 from bevdistill_ros.training.convert.pictures import Pictures
 from bevdistill_ros.training.convert.plan import Geometry, Scene, plan
 from bevdistill_ros.training.convert.rig_file import Rig
-from bevdistill_ros.training.convert.scan import Part, scan
+from bevdistill_ros.training.convert.scan import scan
 from bevdistill_ros.training.convert.scene_writer import LAYOUT, Reading, SceneWriter
 from bevdistill_ros.training.data.nuscenes_tables import read_shard, shard_path
 
@@ -72,7 +72,8 @@ def check_settings(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> 
         if found.get(name) != asked[name]:
             what = "of another bag of this name" if name == "bag" else f"with another {name}"
             raise UserError(
-                f"{path}: was made {what}; name another --output, or remove that file to convert the bag anew"
+                f"{path}: was made {what}; name another --output, or remove that file, and the bag's others in "
+                f"{LAYOUT.shards}/ and {REPORTS}/, to convert it anew"
             )
 
 
@@ -122,8 +123,16 @@ def convert_bag(
             progress(0.5 + (time - bag.start) / (2 * bag.duration))
 
         for part in parts:
+            geometry = Geometry(part, rig)
+            try:
+                scenes = plan(geometry, drops, options.sweeps, str(bag.path))
+            except UserError as error:
+                if len(parts) == 1:
+                    raise
+                drops.add(bag.path.name, "stretch", str(error), part.start)
+                continue
             todo: deque[tuple[str, Scene]] = deque()
-            for scene in plan(part, rig, drops, options.sweeps, str(bag.path)):
+            for scene in scenes:
                 names.append(f"{bag.name}-{len(names):04d}")
                 shard = shard_path(root, LAYOUT, names[-1])
                 if shard.exists():
@@ -131,10 +140,11 @@ def convert_bag(
                 else:
                     todo.append((names[-1], scene))
 
-            def begin(name: str, scene: Scene, part: Part = part) -> SceneWriter:
-                return SceneWriter(root, name, bag, Geometry(part, rig), scene, classes)
+            def begin(name: str, scene: Scene, geometry: Geometry = geometry) -> SceneWriter:
+                return SceneWriter(root, name, bag, geometry, scene, classes)
 
-            _write(bag, part, todo, begin, complete, pictures, threads, second)
+            if todo:
+                _write(bag, geometry, todo, begin, complete, pictures, threads, second)
         report = _report(bag, root, names, drops)
     report["settings"] = settings
     if not report["scenes"]:
@@ -152,7 +162,7 @@ def _classes(rig: Rig) -> Classes:
 
 def _write(
     bag: Bag,
-    part: Part,
+    geometry: Geometry,
     todo: deque[tuple[str, Scene]],
     begin: Callable[[str, Scene], SceneWriter],
     complete: Callable[[SceneWriter], None],
@@ -161,10 +171,8 @@ def _write(
     progress: Callable[[int], None],
 ) -> None:
     """Read a part again: give every scene its messages, and complete it when it has the last. A few scenes are open at a time."""
-    if not todo:
-        return
-    rig = begin(*todo[0]).geometry.rig
-    topics = {*rig.topics.values(), rig.annotations.topic}
+    part, marked = geometry.part, geometry.rig.annotations.topic
+    topics = {*geometry.rig.topics.values(), marked}
     writers: list[SceneWriter] = []
     takers: dict[tuple[str, int], list[SceneWriter]] = {}
     room = Semaphore(IN_FLIGHT * threads)
@@ -190,7 +198,7 @@ def _write(
                         takers.setdefault(key, []).append(writer)
                 waiting = takers.pop((topic, stamp), [])
                 for writer in waiting:
-                    if topic == rig.annotations.topic:
+                    if topic == marked:
                         writer.annotate(stamp, frame, message or bag.deserialise(topic, data))
                     else:
                         writer.read(topic, stamp, submit, data, pictures)

@@ -78,6 +78,10 @@ class Annotations:
     min_score: float = 0.0
     max_gap_ms: float = 600.0
 
+    def __post_init__(self) -> None:
+        if not self.max_gap_ms > 0:
+            raise ValueError("max_gap_ms must be positive")
+
 
 @dataclass(frozen=True)
 class Keyframes:
@@ -115,6 +119,10 @@ class Poses:
     odometry: str = ""
     max_gap_ms: float = 250.0
     max_extrapolation_ms: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not (self.max_gap_ms > 0 and self.max_extrapolation_ms >= 0):
+            raise ValueError("max_gap_ms must be positive, max_extrapolation_ms not negative")
 
 
 @dataclass(frozen=True)

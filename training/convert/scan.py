@@ -154,7 +154,16 @@ class _Scanner:
         self._last: dict[str, int] = {}
         self._info_bytes: dict[str, bytes] = {}
         self._info_errors: dict[str, str] = {}
-        self._odometry_child = ""
+        self._poses: list[tuple[str, str, int, tuple[float, ...]]] = []
+        self._poses_since = -(2**62)
+        self._odometry_child = self._child_of_odometry()
+
+    def _child_of_odometry(self) -> str:
+        """The frame whose pose the odometry topic tells; '' without one."""
+        topic = self.rig.poses.odometry
+        for _, _, data in self.bag.messages({topic} & self.topics):
+            return self.bag.deserialise(topic, data).child_frame_id.removeprefix("/") or self.rig.base_frame
+        return ""
 
     def take(self, topic: str, time: int, data: bytes) -> None:
         if topic in self.sensors:
@@ -176,20 +185,23 @@ class _Scanner:
         self._watch(topic, time, stamp)
         self.parts[-1].streams.setdefault(topic, Stream()).add(stamp, frame)
 
-    def _watch(self, source: str, time: int, stamp: int) -> None:
-        """See whether the clock of a topic, or of a frame's publisher, has gone back. Others' do so within the same second."""
-        last, self._last[source] = self._last.get(source, stamp), stamp
+    def _watch(self, topic: str, time: int, stamp: int) -> None:
+        """See whether a sensor's clock has gone back. Its neighbours' do so within the same second of the recording."""
+        last, self._last[topic] = self._last.get(topic, stamp), stamp
         if stamp >= last - JUMP:
             return
-        if time - self.parts[-1].start > JUMP or len(self.parts) == 1:
-            last = self.parts[-1]
-            last.stop = time
+        part = self.parts[-1]
+        if time - part.start > JUMP or len(self.parts) == 1:
+            part.stop = time
             self.parts.append(
-                Part(time, last.frames.copy_static(), infos={c: rows[-1:] for c, rows in last.infos.items()})
+                Part(time, part.frames.copy_static(), infos={c: rows[-1:] for c, rows in part.infos.items()})
             )
-            self.drops.add(source, "clock", "header.stamp jumps back; what follows is converted apart", stamp)
-        elif (stream := self.parts[-1].streams.pop(source, None)) is not None:
-            self.drops.add(source, "reading", "recorded while the clock jumped", stream.stamps[0], len(stream.stamps))
+            self.drops.add(topic, "clock", "header.stamp jumps back; what follows is converted apart", stamp)
+            if time - self._poses_since <= JUMP:
+                for pose in self._poses:
+                    self.parts[-1].frames.add(*pose, static=False)
+        elif (stream := part.streams.pop(topic, None)) is not None:
+            self.drops.add(topic, "reading", "recorded while the clock jumped", stream.stamps[0], len(stream.stamps))
 
     def _info(self, topic: str, data: bytes) -> None:
         channel = self.channel_of_info[topic]
@@ -216,14 +228,18 @@ class _Scanner:
 
     def _odometry(self, topic: str, time: int, data: bytes) -> None:
         message = self.bag.deserialise(topic, data)
-        self._odometry_child = message.child_frame_id.removeprefix("/") or self.rig.base_frame
         p, q = message.pose.pose.position, message.pose.pose.orientation
         self._pose(topic, time, message.header, self._odometry_child, (p.x, p.y, p.z, q.x, q.y, q.z, q.w), False)
 
     def _pose(self, topic: str, time: int, header: Any, child: str, pose: tuple[float, ...], static: bool) -> None:
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
         if not static:
-            self._watch(f"{topic} ({child})", time, stamp)
+            # Poses mostly come before the first reading with the new clock. That alone proves a jump: a transform may just be late.
+            last, self._last[child] = self._last.get(child, stamp), stamp
+            if stamp < last - JUMP and time - self._poses_since > JUMP:
+                self._poses_since, self._poses = time, []
+            if time - self._poses_since <= JUMP:
+                self._poses.append((header.frame_id, child, stamp, pose))
         problem = self.parts[-1].frames.add(header.frame_id, child, stamp, pose, static)
         if problem:
             self.drops.add(topic, "transform", problem, stamp)

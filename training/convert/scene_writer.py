@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import invert
 from bevdistill_ros.training.convert import annotations
 from bevdistill_ros.training.convert.annotations import Box, Classes, Message
@@ -106,9 +107,9 @@ class SceneWriter:
         self, shard: ShardWriter, channel: str, topic: str, stamp: int, data: bytes, pictures: Pictures
     ) -> Reading:
         """Write a reading's file."""
-        message = self.bag.deserialise(topic, data)
         key, note = (channel, stamp) in self._key, ""
         try:
+            message = self.bag.deserialise(topic, data)
             if channel in self.geometry.rig.cameras:
                 camera = self.geometry.camera(channel, stamp)
                 content, suffix = pictures.jpeg(message, camera), ".jpg"
@@ -116,7 +117,7 @@ class SceneWriter:
             else:
                 points, note = self._points(channel, stamp, message)
                 content, suffix, size = points.tobytes(), ".pcd.bin", (0, 0)
-        except (ValueError, NoPoseThen) as error:
+        except (UserError, ValueError, NoPoseThen) as error:
             return Reading(problem=str(error))
         return Reading(shard.put(channel, _rounded(stamp), content, suffix=suffix, keyframe=key), size, note=note)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -82,6 +82,17 @@ def open_nuscenes(root: str | Path, version: str | None = None) -> NuScenes:
     Raises:
         UserError: ``root`` holds no such version, or several where none is named.
     """
+    version = find_version(root, version)
+    try:
+        return NuScenes(version, str(root), verbose=False)
+    except (AssertionError, KeyError, ValueError, OSError) as error:
+        raise UserError(
+            f"{Path(root) / version}: the tables cannot be read ({type(error).__name__}: {error})"
+        ) from None
+
+
+def find_version(root: str | Path, version: str | None = None) -> str:
+    """The name of the folder of tables; arguments and errors as of ``open_nuscenes``."""
     found = sorted(p.parent.name for p in Path(root).glob("*/sample.json"))
     if version is None:
         if len(found) != 1:
@@ -91,12 +102,7 @@ def open_nuscenes(root: str | Path, version: str | None = None) -> NuScenes:
     if version not in found:
         hint = f"; it has {', '.join(found)}" if found else ", nor any other nuScenes version"
         raise UserError(f"{root}: has no {version}/sample.json{hint}")
-    try:
-        return NuScenes(version, str(root), verbose=False)
-    except (AssertionError, KeyError, ValueError, OSError) as error:
-        raise UserError(
-            f"{Path(root) / version}: the tables cannot be read ({type(error).__name__}: {error})"
-        ) from None
+    return version
 
 
 def choose_samples(nusc: NuScenes, split: str | None = None, scenes: Sequence[str] | None = None) -> list[str]:
@@ -357,18 +363,27 @@ class NuScenesCameras:
             self._cache[record["token"]] = image
         return image
 
-    def _boxes(self, sample: dict) -> Boxes:
-        """Annotations in the global frame at the sample's time."""
-        rows = []
+    def classes(self, index: int) -> frozenset[int]:
+        """The classes that a sample's boxes are of, by their numbers; without the work of making the boxes."""
+        sample = self.nusc.get("sample", self.tokens[index])
+        return frozenset(self.class_names.index(name) for name, _ in self._annotations(sample))
+
+    def _annotations(self, sample: dict) -> Iterator[tuple[str, dict]]:
+        """Class names and records of the annotations that count."""
         for token in sample["anns"]:
             annotation = self.nusc.get("sample_annotation", token)
             name = category_to_detection_name(annotation["category_name"])
             seen = annotation["num_lidar_pts"] + annotation["num_radar_pts"] > 0
-            if name not in self.class_names or (self.hide_unseen and not seen):
-                continue
+            if name in self.class_names and (seen or not self.hide_unseen):
+                yield name, annotation
+
+    def _boxes(self, sample: dict) -> Boxes:
+        """Annotations in the global frame at the sample's time."""
+        rows = []
+        for name, annotation in self._annotations(sample):
             width, length, height = annotation["size"]
             yaw = yaw_of(rotation_of(annotation["rotation"]))
-            velocity = self.nusc.box_velocity(token)[:2]
+            velocity = self.nusc.box_velocity(annotation["token"])[:2]
             rows.append(
                 [*annotation["translation"], length, width, height, yaw, *velocity, self.class_names.index(name)]
             )

@@ -13,12 +13,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.detector import Detector, camera_config, choose_device
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 from bevdistill_ros.training.demo import figures
 from bevdistill_ros.training.demo.drive import DemoDrive, make_drive
+from bevdistill_ros.training.demo.pace import seconds_per_set, suitable_rate
 from bevdistill_ros.training.demo.pictures import write_mosaic
 from bevdistill_ros.training.demo.records import detected_set, set_status
 from bevdistill_ros.training.demo.result_bag import write_result_bag
@@ -55,19 +57,26 @@ def _run(arguments: argparse.Namespace, simulate: generate.Simulate, backend: Ca
     clock = _Phases()
     model = model_path(arguments.model)
     checkpoint = load_checkpoint(model)
+    camera_config(checkpoint, str(model))
     detector_topics()  # like a mistake in the model, the lack of ROS should not be told after minutes of drawing
     print(f"1/4 the drive (seed {arguments.seed}, never trained on), in {output}", flush=True)
     drive = make_drive(output, arguments.seed, arguments.duration, arguments.image_width, simulate, backend)
     samples = _open(drive, checkpoint)
     clock.end("drive")
 
-    rate = "" if arguments.rate == 1 else f", at {arguments.rate:g} times its speed"
-    print(f"2/4 the drive is played to the detector, each in a process of its own{rate}", flush=True)
     reference = samples.cameras[0].lower()
     frames, duration_s = _extent(drive.bag, f"/{reference}/image_raw/compressed")
+    rate, note = arguments.rate, ""
+    if rate is None:
+        detector = Detector(checkpoint, choose_device(arguments.device), str(model))
+        seconds = seconds_per_set(detector, samples)
+        rate = suitable_rate(seconds, duration_s / frames)
+        if rate != 1:
+            note = f", at {rate:g} times its speed, since a set of images takes {1e3 * seconds:.0f} ms here"
+    print(f"2/4 the drive is played to the detector, each in a process of its own{note}", flush=True)
     last_stamp = samples.geometry(len(samples) - 1).t_ref
     settings = DetectorSettings(model, arguments.device, *_rig(samples), score=min(PUBLISHED_SCORE, arguments.score))
-    recording = play_to_detector(drive.bag, frames, last_stamp, duration_s, settings, arguments.rate, output / "logs")
+    recording = play_to_detector(drive.bag, frames, last_stamp, duration_s, settings, rate, output / "logs")
     clock.add(recording.seconds)
 
     print("3/4 the bag of the result", flush=True)
@@ -94,7 +103,7 @@ def _run(arguments: argparse.Namespace, simulate: generate.Simulate, backend: Ca
             "duration_s": arguments.duration,
             "image_width": arguments.image_width,
         },
-        "rate": arguments.rate,
+        "rate": rate,
         "seconds": clock.seconds(),
     }
     for path in [output / "summary.json", *([arguments.json] if arguments.json else [])]:
@@ -203,9 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate",
         type=_positive,
-        default=1.0,
         metavar="R",
-        help="speed to play at; a detector that is too slow for it drops sets of images (default: %(default)s)",
+        help="speed to play at; a detector that is too slow for it drops sets of images (default: 1, or as much less as this "
+        "machine needs)",
     )
     parser.add_argument(
         "--score",

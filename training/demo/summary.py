@@ -75,5 +75,5 @@ def table(summary: dict[str, Any]) -> str:
             f"note: no boxes came of {lost} of the {summary['keyframes']} keyframes, which count as nothing found.",
         ]
     if lost and summary["superseded_sets"]:
-        rows.append("The detector was slower than the cameras: --rate 0.5 gives it twice the time.")
+        rows.append("The detector was slower than the cameras: a smaller --rate gives it more time.")
     return "\n".join(rows)

@@ -70,7 +70,7 @@ def car(stamp: int) -> np.ndarray:
 
 @dataclass
 class Event:
-    """A message to be recorded."""
+    """A message to be recorded; bytes are serialised already."""
 
     log: int
     topic: str
@@ -96,7 +96,10 @@ def record(
         for topic, msgtype in dict.fromkeys((event.topic, event.msgtype) for event in events):
             bag.add_topic(topic, msgtype, latched=topic in latched)
         for event in events:
-            bag.write(event.topic, event.log, event.message)
+            if isinstance(event.message, bytes):
+                bag.write_cdr(event.topic, event.log, event.message)
+            else:
+                bag.write(event.topic, event.log, event.message)
     return path
 
 
@@ -160,6 +163,15 @@ def at_rest(stamp: int) -> np.ndarray:
 def distorted_camera() -> Camera:
     """A lens that moves pixels by several pixels at the border."""
     return Camera(K, WIDTH, HEIGHT, "plumb_bob", np.array([-0.5, 0.15, 0.001, -0.001, 0.0]))
+
+
+def picture(camera: Camera) -> np.ndarray:
+    """(h, w, 3) uint8 BGR: what a camera sees of a world that is a smooth pattern of directions, another one in each colour."""
+    columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = camera.rays(np.stack([columns, rows], -1).astype(np.float64))
+    x, y = rays[..., 0], rays[..., 1]
+    channels = [128 + 90 * np.sin(5 * x), 128 + 90 * np.cos(4 * y), 128 + 90 * np.sin(4 * (x + y))]
+    return np.nan_to_num(np.stack(channels, -1)).round().clip(0, 255).astype(np.uint8)
 
 
 def raw(make: Messages, stamp: int, frame: str, encoding: str, pixels: np.ndarray, pad: int = 0) -> Event:

@@ -88,7 +88,7 @@ def test_a_drive_becomes_pictures_a_bag_and_figures(tmp_path, tiny_checkpoint, c
 
 def test_a_detector_that_dies_is_an_error_with_its_last_words(tmp_path, tiny_checkpoint):
     with pytest.raises(UserError) as error:
-        demo(tmp_path, "--model", tiny_checkpoint, "--device", "cuda:99")
+        demo(tmp_path, "--model", tiny_checkpoint, "--device", "cuda:99", "--rate", 1)
     assert "the detector ended with exit status 1" in str(error.value) and "device 'cuda:99'" in str(error.value)
     assert not (tmp_path / "summary.json").exists()
 

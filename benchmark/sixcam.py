@@ -1,0 +1,185 @@
+"""The benchmark `sixcam`: a fixed recipe over the synthetic world, on which students, teachers and distillation are compared.
+
+A recipe (sixcam_nano.yaml for two CPU cores, sixcam_small.yaml for a GPU) holds the drives, which of them are for training,
+tuning and scoring, and the rows: a configuration with its steps, and the scenes it learns from. Rows of one seed begin with the
+same weights and see the same samples in the same order. Choices are made on `tune`; figures are of `val`.
+
+    python benchmark/sixcam.py benchmark/sixcam_nano.yaml --data DATA --runs RUNS --row student --seed 0
+    python benchmark/sixcam.py benchmark/sixcam_nano.yaml --table
+
+The first makes what is missing of DATA and of the row's teacher, trains, scores, and appends a line to the results. Trainings that
+were interrupted go on; with --minutes they stop after so long, and the same command goes on the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from results_file import REPOSITORY, command_line, commit
+
+from bevdistill_ros.hardware import hardware
+
+RESULTS = REPOSITORY / "benchmark" / "results" / "sixcam.jsonl"
+VERSION = "v1.0-world"
+LABELS = "v1.0-labels-{row}-{seed}"
+"""Version of the tables in DATA that a row's checkpoint has labelled."""
+
+
+def run_verb(*arguments: str, stop_at: float | None = None) -> None:
+    """Run `bevdistill`, and interrupt it at the time ``stop_at``: it then keeps what it has done.
+
+    Raises:
+        SystemExit: it failed, or was interrupted.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "bevdistill_ros", *arguments])
+    try:
+        process.wait(None if stop_at is None else max(1.0, stop_at - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise SystemExit("the time is over; the same command goes on") from None
+    except KeyboardInterrupt:
+        process.wait()
+        raise SystemExit(130) from None
+    if process.returncode:
+        raise SystemExit(process.returncode)
+
+
+def make_world(recipe: dict, data: Path) -> None:
+    """Make the drives, or what is missing of them."""
+    for drives in recipe["world"]:
+        options = [f"--{name}={drives[name]}" for name in ("split", "drives", "duration")]
+        run_verb("world", "--output", str(data), *options)
+
+
+def scenes(recipe: dict, name: str) -> list[str]:
+    """Names of a set of drives."""
+    chosen = recipe["scenes"][name]
+    return [f"{chosen['split']}-0-{number:04d}" for number in range(chosen["first"], chosen["last"] + 1)]
+
+
+def train_row(recipe: dict, name: str, seed: int, arguments: argparse.Namespace, stop_at: float | None) -> Path:
+    """The checkpoint of a row, trained if it is not there yet."""
+    row = recipe["rows"][name]
+    folder = arguments.runs / f"{recipe['size']}_{name}_{seed}"
+    checkpoint = folder / "model.safetensors"
+    if checkpoint.exists():
+        return checkpoint
+    data = ["--data", str(arguments.data)]
+    chosen = ["--scenes", *scenes(recipe, row["scenes"])]
+    version = VERSION
+    if "labels_of" in row:
+        version = LABELS.format(row=row["labels_of"], seed=seed)
+        if not (arguments.data / version).is_dir():
+            teacher = train_row(recipe, row["labels_of"], seed, arguments, stop_at)
+            run_verb("label", str(teacher), *data, "--version", VERSION, "--output", version, *chosen)
+    options = ["--resume"] if (folder / "last.ckpt").exists() else ["--config", row["config"]]
+    for field, value in {**row.get("set", {}), "training.seed": seed, **arguments.set}.items():
+        options += ["--set", f"{field}={value}"]
+    if row.get("images", True):
+        options += ["--cache-images", str(arguments.runs / "image_cache")]
+    options += ["--output", str(folder), "--json", str(folder / "train.json"), "--device", arguments.device]
+    run_verb("train", *data, "--version", version, *chosen, *options, stop_at=stop_at)
+    return checkpoint
+
+
+def score(recipe: dict, checkpoint: Path, scene_set: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """mAP, NDS, errors and AP at 2 m of a checkpoint."""
+    result = checkpoint.parent / f"{scene_set}.json"
+    data = ["--data", str(arguments.data), "--version", VERSION, "--scenes", *scenes(recipe, scene_set)]
+    run_verb("evaluate", str(checkpoint), *data, "--json", str(result), "--device", arguments.device)
+    found = json.loads(result.read_text())["checkpoints"][0]["runs"][0]
+    by_class = {name: round(values["ap"]["2.0"], 4) for name, values in found["classes"].items()}
+    return {**{key: found[key] for key in ("mAP", "NDS", "errors")}, "ap_2m_by_class": by_class}
+
+
+def table(results: Path) -> str:
+    """Mean and spread of every row over its seeds."""
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    rows: dict[tuple, list[dict]] = {}
+    for line in lines:
+        rows.setdefault((line["size"], line["row"], line["steps"], line["split"]), []).append(line)
+    out = [f"{'size':<6}{'row':<24}{'steps':>7} {'scored on':<10}{'seeds':>6}  {'mAP':>16}  {'NDS':>16}"]
+    for (size, row, steps, split), found in rows.items():
+        figures = []
+        for key in ("mAP", "NDS"):
+            values = [line[key] for line in found]
+            figures.append(f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else ""))
+        out.append(f"{size:<6}{row:<24}{steps:>7} {split:<10}{len(found):>6}  {figures[0]:>16}  {figures[1]:>16}")
+    return "\n".join(out)
+
+
+def main() -> None:
+    """Run a row, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the dataset; made where it is missing")
+    parser.add_argument("--runs", type=Path, help="folder for trainings")
+    parser.add_argument("--row", help="which row of the recipe to train and score")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", default="val", choices=("tune", "val"), help="what it is scored on (default: val)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--minutes", type=float, help="stop a training after so long")
+    parser.add_argument(
+        "--set",
+        type=_field,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="for every training of this run",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="default: benchmark/results/sixcam.jsonl")
+    parser.add_argument("--table", action="store_true", help="print mean and spread of every row in the results")
+    arguments = parser.parse_args()
+    arguments.set = dict(arguments.set)
+    if arguments.table:
+        print(table(arguments.results))
+        return
+    recipe = yaml.safe_load(arguments.recipe.read_text())
+    if not (arguments.row and arguments.data and arguments.runs) or arguments.row not in recipe["rows"]:
+        parser.error(f"--data, --runs and --row are needed; rows are {', '.join(recipe['rows'])}")
+    stop_at = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    make_world(recipe, arguments.data)
+    checkpoint = train_row(recipe, arguments.row, arguments.seed, arguments, stop_at)
+    trained = json.loads((checkpoint.parent / "train.json").read_text())
+    line = {
+        "size": recipe["size"],
+        "row": arguments.row,
+        "model": recipe["rows"][arguments.row]["config"],
+        "method": recipe["rows"][arguments.row].get("method", "none"),
+        "seed": arguments.seed,
+        "steps": trained["steps"],
+        "split": arguments.split,
+        **score(recipe, checkpoint, arguments.split, arguments),
+        "wall_s": trained["wall_s"],
+        "cpu_s": trained["cpu_s"],
+        "set": arguments.set,
+        "command": command_line(),
+        "commit": commit(),
+        "hardware": hardware(),
+    }
+    with arguments.results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line, indent=2))
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=VALUE")
+    return name, value
+
+
+if __name__ == "__main__":
+    main()
