@@ -7,6 +7,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+from bevdistill_ros.arguments import at_least_one
 from bevdistill_ros.training.evaluation_missing_cameras import MOST
 
 
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--missing-cameras",
         nargs="?",
-        type=_at_least_one,
+        type=at_least_one,
         const=MOST,
         metavar="N",
         help="also mAP and NDS with 1 to N cameras gone, means over several choices of them (N: %(const)s)",
@@ -84,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--pictures-every",
-        type=_at_least_one,
+        type=at_least_one,
         default=1,
         metavar="N",
         help="of every N-th sample (default: %(default)s)",
@@ -97,13 +98,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="draw boxes from this score on (default: %(default)s)",
     )
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def _angle(text: str) -> float:

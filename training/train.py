@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import pickle
 import sys
 import warnings
@@ -22,6 +21,7 @@ from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
 from bevdistill_ros.config import Config, LidarModelConfig, TrainingConfig, load_config, to_dict
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.callbacks import (
@@ -296,7 +296,7 @@ def _data(arguments: argparse.Namespace, output: Path, with_sweeps: bool) -> Pat
         )
     options = Options(sweeps="lidar" if with_sweeps else "none")
     return ensure_converted(
-        arguments.bags, rig, arguments.data or output / "dataset", options, workers=os.cpu_count() or 1
+        arguments.bags, rig, arguments.data or output / "dataset", options, workers=available_cores()
     )
 
 

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bevdistill_ros.arguments import not_negative, positive
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 
@@ -56,11 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bag", type=Path, help="the bag's directory, or one .mcap or .db3 file")
-    parser.add_argument("-r", "--rate", type=_positive, default=1.0, metavar="R", help="speed (default: %(default)s)")
+    parser.add_argument("-r", "--rate", type=positive, default=1.0, metavar="R", help="speed (default: %(default)s)")
     parser.add_argument("-l", "--loop", action="store_true", help="start again at the end, until interrupted")
     parser.add_argument(
         "--clock",
-        type=_positive,
+        type=positive,
         nargs="?",
         const=40.0,
         metavar="HZ",
@@ -72,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--start-offset",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="S",
         help="start S seconds into the bag; latched messages of before, /tf_static too, are still published, first",
@@ -80,17 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--duration",
         "--playback-duration",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="play S seconds of the bag (default: all)",
     )
-    parser.add_argument(
-        "--delay", type=_not_negative, default=0.0, metavar="S", help="sleep S seconds before the start"
-    )
+    parser.add_argument("--delay", type=not_negative, default=0.0, metavar="S", help="sleep S seconds before the start")
     parser.add_argument(
         "--wait",
         "--wait-for-subscribers",
-        type=_positive,
+        type=positive,
         nargs="?",
         const=60.0,
         metavar="S",
@@ -451,17 +450,3 @@ def _remapping(text: str) -> str:
     if not (old and separator and new):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD:=NEW")
     return text
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError("must be zero or a positive number")
-    return value

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bevdistill_ros.arguments import at_least_one, positive
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.training.data.bags import STORAGES
 
 EXAMPLE = """
@@ -85,7 +86,7 @@ def _add_bags_options(group: Any) -> None:
     )
     group.add_argument(
         "--workers",
-        type=_positive_int,
+        type=at_least_one,
         metavar="N",
         help="processor cores to use: a process a bag, for few bags threads (default: all); with --ray, cores a bag "
         "(default: 2)",
@@ -112,7 +113,7 @@ def _add_nuscenes_options(group: Any) -> None:
     )
     group.add_argument(
         "--repeat",
-        type=_positive_int,
+        type=at_least_one,
         default=1,
         metavar="N",
         help="write the scene N times, each --period later, with ego poses and annotations. For demonstrations and "
@@ -120,7 +121,7 @@ def _add_nuscenes_options(group: Any) -> None:
     )
     group.add_argument(
         "--period",
-        type=_positive_seconds,
+        type=positive,
         default=0.5,
         metavar="S",
         help="seconds between repetitions (default: %(default)s)",
@@ -170,7 +171,7 @@ def _bags(args: argparse.Namespace) -> int:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", args.split):
         raise UserError(f"--split '{args.split}': must be of letters, digits, '_', '-' and '.'")
     options = Options(args.split, args.sweeps, args.quality)
-    workers = args.workers or (2 if args.ray else _cores())
+    workers = args.workers or (2 if args.ray else available_cores())
     result = convert_bags(find_bags(args.bags), args.output, load_rig(args.rig), options, workers, args.ray)
     if args.json:
         summary = {
@@ -204,26 +205,8 @@ def _nuscenes(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
 def _quality(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 100:
         raise argparse.ArgumentTypeError("must be between 1 and 100")
-    return value
-
-
-def _positive_seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number of seconds")
     return value

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from bevdistill_ros import geometry, preprocess
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras
 
 CHUNK = 64
@@ -68,7 +69,7 @@ def open_image_cache(samples: NuScenesCameras, folder: Path, threads: int | None
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(folder / f"{name}.lock"):
             if not _is_complete(complete, shape):
-                _fill(samples, shape, folder / name, threads or len(os.sched_getaffinity(0)))
+                _fill(samples, shape, folder / name, threads or available_cores())
     return ImageCache(complete, shape)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bevdistill_ros.arguments import natural, positive
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.detector import Detector, camera_config, choose_device
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
-from bevdistill_ros.preprocess import Preprocessor
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, open_samples
 from bevdistill_ros.training.demo import figures
 from bevdistill_ros.training.demo.drive import DemoDrive, make_drive
 from bevdistill_ros.training.demo.pace import seconds_per_set, suitable_rate
@@ -116,7 +116,7 @@ def _open(drive: DemoDrive, checkpoint: Checkpoint) -> NuScenesCameras:
     """The drive's keyframes, with all its cameras."""
     nusc = open_nuscenes(drive.dataset, VERSION)
     tokens = choose_samples(nusc, scenes=[drive.scene])
-    return NuScenesCameras(nusc, tokens, checkpoint.config.classes, Preprocessor(checkpoint.config.image))
+    return open_samples(nusc, tokens, checkpoint.config)
 
 
 def _rig(samples: NuScenesCameras) -> tuple[list[str], list[float]]:
@@ -205,13 +205,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--duration", type=float, default=10.0, metavar="S", help="seconds that the drive lasts (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="another drive (default: %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="another drive (default: %(default)s)")
     parser.add_argument(
         "--image-width", type=int, default=704, metavar="W", help="pixels of the drive's images (default: %(default)s)"
     )
     parser.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         metavar="R",
         help="speed to play at; a detector that is too slow for it drops sets of images (default: 1, or as much less as this "
         "machine needs)",
@@ -225,20 +225,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a positive number")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
 
 
 def _share(text: str) -> float:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.training.environment import environment
 
 DOMAINS = range(60, 100)
 """Of those whose ports no system hands out to others; people mostly choose small numbers."""
@@ -27,16 +28,8 @@ def private_domain(log_folder: Path) -> Iterator[int]:
         }
         if os.environ.get("ROS_DISTRO") == "humble":
             change["ROS_LOCALHOST_ONLY"] = "1"  # the older name of it
-        before = {name: os.environ.get(name) for name in change}
-        os.environ.update(change)
-        try:
+        with environment(change):
             yield number
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
 
 @contextmanager

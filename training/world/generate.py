@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,13 +19,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bevdistill_ros.arguments import at_least_one, natural
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.hardware import available_cores
+from bevdistill_ros.training.environment import environment
 from bevdistill_ros.training.world.drive import Drive, Keyframe
 from bevdistill_ros.training.world.locks import locked
 from bevdistill_ros.training.world.nuscenes_writer import VERSION, DatasetWriter, merge, read_shard, shard_path
 from bevdistill_ros.training.world.options import COLOURS, SWEEPS, WORLD, DriveOptions
-from bevdistill_ros.training.world.rendering import available_cores, choose_backend, thread_limits
+from bevdistill_ros.training.world.rendering import choose_backend, thread_limits
 from bevdistill_ros.training.world.taxonomy import CATEGORIES
 from bevdistill_ros.training.world.workers import Failure, Report, run_jobs
 
@@ -134,7 +136,7 @@ def main(
         try:
             if todo:
                 workers = min(arguments.workers, len(todo))
-                stack.enter_context(_environment({"MUJOCO_GL": backend(), **thread_limits(workers)}))
+                stack.enter_context(environment({"MUJOCO_GL": backend(), **thread_limits(workers)}))
                 run.make(todo, simulate, workers)
         except KeyboardInterrupt:
             run.interrupted = True
@@ -287,21 +289,6 @@ class _Run:
         }
 
 
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, for the processes started meanwhile: libraries read them when they are loaded."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _described(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "dataset": str(arguments.output) if arguments.output else None,
@@ -337,11 +324,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="ROOT", help="the dataset's folder")
     parser.add_argument("--bags", type=Path, metavar="DIR", help="the folder for bags, one a drive")
-    parser.add_argument("--drives", type=_positive_int, default=10, metavar="N", help="default: %(default)s")
+    parser.add_argument("--drives", type=at_least_one, default=10, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--split", default="world_train", metavar="NAME", help="split that the drives belong to (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, metavar="S", help="default: %(default)s")
+    parser.add_argument("--seed", type=natural, default=0, metavar="S", help="default: %(default)s")
     defaults = DriveOptions()
     parser.add_argument(
         "--duration",
@@ -369,24 +356,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=_positive_int,
+        type=at_least_one,
         default=available_cores(),
         metavar="N",
         help="drives made at a time, each in a process of its own (default: one a core)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of this run there")
     return parser
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value

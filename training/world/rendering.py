@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.hardware import available_cores
 
 BACKENDS = ("egl", "osmesa")
 """In order of preference: EGL draws on a GPU where there is one, and in software otherwise; OSMesa in software."""
@@ -46,8 +47,3 @@ def thread_limits(workers: int) -> dict[str, str]:
     threads = str(max(1, available_cores() // workers))
     names = ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
     return {name: os.environ.get(name, threads) for name in names}
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
