@@ -20,7 +20,7 @@ import numpy as np
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.cli import main as bevdistill
 from bevdistill_ros.geometry import BevGrid, Boxes
-from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
+from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples, scene_of
 from bevdistill_ros.training.evaluate import predict
 from bevdistill_ros.training.label.motion import MOTIONS
 from bevdistill_ros.training.label.thresholds import match, read_scores
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         (root / path.name).symlink_to(path.resolve())
     nusc = open_nuscenes(root, arguments.version)
     tokens = choose_samples(nusc, arguments.split)
-    scenes = list(dict.fromkeys(nusc.get("scene", nusc.get("sample", t)["scene_token"])["name"] for t in tokens))
+    scenes = list(dict.fromkeys(scene_of(nusc, t) for t in tokens))
     half = len(scenes) // 2
     thresholds = folder / "thresholds.json"
     common = ["label", arguments.teacher, "--data", str(root), "--version", arguments.version]

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bevdistill_ros.config import load_config
 from bevdistill_ros.geometry import make_transform, rotation_z
 from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool
 from bevdistill_ros.models.lift import Lift
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result

@@ -1,8 +1,8 @@
 """The benchmark `sixcam`: a fixed recipe over the synthetic world, on which students, teachers and distillation are compared.
 
-A recipe (sixcam_nano.yaml for two CPU cores, sixcam_small.yaml for a GPU) holds the drives, which of them are for training,
-tuning and scoring, and the rows: a configuration with its steps, and the scenes it learns from. Rows of one seed begin with the
-same weights and see the same samples in the same order. Choices are made on `tune`; figures are of `val`.
+A recipe (sixcam_nano.yaml for two CPU cores) holds the drives, which of them are for training, tuning and scoring, and the rows: a
+configuration with its steps, the scenes it learns from, and the rows that it builds on. Rows of one seed begin with the same
+weights and see the same samples in the same order. Choices are made on `tune`; figures are of `val`.
 
     python benchmark/sixcam.py benchmark/sixcam_nano.yaml --data DATA --runs RUNS --row student --seed 0
     python benchmark/sixcam.py benchmark/sixcam_nano.yaml --table
@@ -32,8 +32,11 @@ from bevdistill_ros.hardware import hardware
 
 RESULTS = REPOSITORY / "benchmark" / "results" / "sixcam.jsonl"
 VERSION = "v1.0-world"
-LABELS = "v1.0-labels-{row}-{seed}"
+LABELS = "v1.0-labels-{row}"
 """Version of the tables in DATA that a row's checkpoint has labelled."""
+
+TEACHER_SEED = 0
+"""One teacher labels for and teaches students of all seeds."""
 
 
 def run_verb(*arguments: str, stop_at: float | None = None) -> None:
@@ -79,14 +82,22 @@ def train_row(recipe: dict, name: str, seed: int, arguments: argparse.Namespace,
     data = ["--data", str(arguments.data)]
     chosen = ["--scenes", *scenes(recipe, row["scenes"])]
     version = VERSION
+    fields = {**row.get("set", {}), "training.seed": seed, **arguments.set}
     if "labels_of" in row:
-        version = LABELS.format(row=row["labels_of"], seed=seed)
+        version = LABELS.format(row=row["labels_of"])
         if not (arguments.data / version).is_dir():
-            teacher = train_row(recipe, row["labels_of"], seed, arguments, stop_at)
+            teacher = train_row(recipe, row["labels_of"], TEACHER_SEED, arguments, stop_at)
             run_verb("label", str(teacher), *data, "--version", VERSION, "--output", version, *chosen)
-    options = ["--resume"] if (folder / "last.ckpt").exists() else ["--config", row["config"]]
-    for field, value in {**row.get("set", {}), "training.seed": seed, **arguments.set}.items():
-        options += ["--set", f"{field}={value}"]
+    if "taught_by" in row:
+        teacher = train_row(recipe, row["taught_by"], TEACHER_SEED, arguments, stop_at)
+        fields["training.distill.teacher"] = str(teacher)
+    options = ["--resume"]
+    if not (folder / "last.ckpt").exists():
+        options = ["--config", row["config"]]
+        if "weights_of" in row:
+            options += ["--weights", str(train_row(recipe, row["weights_of"], seed, arguments, stop_at))]
+    for field, value in fields.items():
+        options += ["--set", f"{field}={json.dumps(value)}"]  # JSON is YAML
     if row.get("images", True):
         options += ["--cache-images", str(arguments.runs / "image_cache")]
     options += ["--output", str(folder), "--json", str(folder / "train.json"), "--device", arguments.device]
@@ -174,11 +185,11 @@ def main() -> None:
     print(json.dumps(line, indent=2))
 
 
-def _field(text: str) -> tuple[str, str]:
+def _field(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=VALUE")
-    return name, value
+    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

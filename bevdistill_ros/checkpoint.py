@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bevdistill_ros.config import ModelConfig, from_dict, to_dict
+from bevdistill_ros.config import ModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.plain_data import from_dict, to_dict
 
 FORMAT = "bevdistill-checkpoint"
 VERSION = 1

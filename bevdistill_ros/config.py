@@ -1,30 +1,17 @@
-"""What a model is and how it is trained, as typed dataclasses read from YAML. The model half is saved inside every checkpoint."""
+"""What a model is, as typed dataclasses: everything needed to build it and to run it. Saved inside every checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Any, TypeVar
 
-import yaml
-
-from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid
 
 CLASS_NAMES = (
     "car", "truck", "bus", "trailer", "construction_vehicle", "pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier",
 )  # fmt: skip
 """nuScenes' detection classes, in nuscenes-devkit's order."""
-
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-"""Arithmetic of a training: weights are always float32."""
 
 
 class Norm(Enum):
@@ -38,14 +25,6 @@ class Norm(Enum):
     BATCH = "batch"
     GROUP = "group"
     FROZEN = "frozen"
-
-
-class Schedule(Enum):
-    """How the learning rate goes over the steps; training/schedule.py has the formulas."""
-
-    COSINE = "cosine"
-    ONE_CYCLE = "one_cycle"
-    CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -69,11 +48,17 @@ class BackboneConfig:
 
     ``stages`` of its four stages are built. With fewer, a feature pixel sees a smaller part of its image (of ResNet-18 about 100
     pixels with two stages, 440 with four), and so is less certain to know from the borders where in the image it is.
+
+    The last ``deformable_stages`` of those have deformable 3x3 convolutions (DCNv2), for which torchvision must be installed.
+
+    Where ``timm`` is the name of a model of the package of that name, that is the backbone instead, see ``TimmBackbone``.
     """
 
     depth: int = 18
     width: int = 64
     stages: int = 4
+    timm: str = ""
+    deformable_stages: int = 0
 
     def __post_init__(self) -> None:
         if self.depth not in (18, 34, 50, 101):
@@ -82,6 +67,10 @@ class BackboneConfig:
             raise ValueError(f"width {self.width} must be positive")
         if not 2 <= self.stages <= 4:
             raise ValueError(f"stages {self.stages} must be 2, 3 or 4")
+        if not 0 <= self.deformable_stages <= self.stages:
+            raise ValueError(f"deformable_stages {self.deformable_stages} must be 0 to stages, {self.stages}")
+        if self.timm and (self.depth, self.width, self.stages, self.deformable_stages) != (18, 64, 4, 0):
+            raise ValueError("depth, width, stages and deformable_stages are of the ResNet: leave them out beside timm")
 
 
 @dataclass(frozen=True)
@@ -218,44 +207,204 @@ class SecondConfig:
 
 
 @dataclass(frozen=True)
+class QueryHeadConfig:
+    """Transformer decoder whose queries read the BEV map and become boxes (Deformable DETR, Zhu et al. 2021), see ``QueryHead``.
+
+    Attributes:
+        queries: how many boxes of all classes it can tell apart.
+        channels: width of the queries; a multiple of ``heads`` and of 4.
+        layers: of the decoder; each refines the boxes of the one before.
+        heads, points: of the deformable attention into the BEV map: attention heads, and places that each reads.
+        feedforward: width of the layers between attentions.
+        dropout: of attentions and layers between, in training.
+        z_min, z_max: heights (m) between which the boxes' centres are looked for.
+        max_boxes: how many of the best (query, class) pairs are kept.
+        auxiliary_channels: width of a heatmap branch beside it that runs in training and as a teacher only; 0: none.
+    """
+
+    queries: int
+    channels: int = 256
+    layers: int = 6
+    heads: int = 8
+    points: int = 4
+    feedforward: int = 512
+    dropout: float = 0.1
+    z_min: float = -5.0
+    z_max: float = 3.0
+    max_boxes: int = 300
+    auxiliary_channels: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "channels", "layers", "heads", "points", "feedforward", "max_boxes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.channels % self.heads or self.channels % 4:
+            raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} must be at least 0 and below 1")
+        if not self.z_min < self.z_max:
+            raise ValueError("z_min < z_max must hold")
+        if self.auxiliary_channels < 0:
+            raise ValueError("auxiliary_channels must not be negative")
+
+
+@dataclass(frozen=True)
+class BevFormerConfig:
+    """BEV queries that gather image features by attention (BEVFormer, Li et al. 2022), see ``BevFormerEncoder``.
+
+    Attributes:
+        channels: width of queries and image features; a multiple of ``heads`` and of 4.
+        layers: of the encoder.
+        heads: of its attentions.
+        levels: scales of image features, from 1/8 on downwards; 4 has one below the backbone's last.
+        heights: points of each cell's vertical pillar, evenly from ``z_min`` to ``z_max`` (m), that are projected into the images.
+        points: places that each head reads on each scale about the projected points; a multiple of ``heights``.
+        bev_points: places that each head reads in the BEV map itself.
+        feedforward: width of the layers between attentions.
+        dropout: of attentions and layers between, in training.
+    """
+
+    channels: int = 256
+    layers: int = 6
+    heads: int = 8
+    levels: int = 4
+    heights: int = 4
+    points: int = 8
+    bev_points: int = 4
+    feedforward: int = 512
+    dropout: float = 0.1
+    z_min: float = -5.0
+    z_max: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "layers", "heads", "heights", "points", "bev_points", "feedforward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.channels % self.heads or self.channels % 4:
+            raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
+        if not 1 <= self.levels <= 4:
+            raise ValueError(f"levels {self.levels} must be 1 to 4")
+        if self.points % self.heights:
+            raise ValueError(f"points {self.points} must be a multiple of heights {self.heights}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} must be at least 0 and below 1")
+        if not self.z_min < self.z_max:
+            raise ValueError("z_min < z_max must hold")
+
+
+@dataclass(frozen=True)
+class CompensationConfig:
+    """Geometry compensation (SimDistill, Zhao et al. 2024): residual deformable self-attention, see ``GeometryCompensation``.
+
+    Attributes:
+        image: whether it acts on the image features.
+        bev: whether it acts on the simulated LiDAR features in BEV.
+        heads: of the attention; a divisor of the channels of either.
+        image_points, bev_points: places that each head reads.
+    """
+
+    image: bool = True
+    bev: bool = True
+    heads: int = 8
+    image_points: int = 10
+    bev_points: int = 20
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.image_points, self.bev_points) < 1:
+            raise ValueError("heads, image_points and bev_points must be at least 1")
+
+
+@dataclass(frozen=True)
 class BaseModelConfig:
-    """What every model has, whatever it sees: name, classes, the grid it finds them on, the head that does, normalisation."""
+    """What every model has, whatever it sees: name, classes, the grid it finds them on, the heads that do, normalisation.
+
+    There is a centre head (``head``), a query head (``queries``) or both; boxes then come from the centre head.
+    """
 
     name: str
     classes: tuple[str, ...]
     grid: BevGrid
-    head: CenterHeadConfig
+    head: CenterHeadConfig | None = field(default=None, kw_only=True)
+    queries: QueryHeadConfig | None = field(default=None, kw_only=True)
     norm: Norm = field(default=Norm.BATCH, kw_only=True)
 
     def __post_init__(self) -> None:
-        grouped = [name for group in self.head.groups for name in group]
-        if sorted(grouped) != sorted(self.classes):
-            raise ValueError("head.groups must hold every class of 'classes' exactly once")
-        missing = set(self.classes) - set(self.head.suppression)
-        if missing:
-            raise ValueError(f"head.suppression lacks {', '.join(sorted(missing))}")
+        if self.head is None and self.queries is None:
+            raise ValueError("field 'head' is missing, or 'queries' in its place")
+        if self.head is not None:
+            grouped = [name for group in self.head.groups for name in group]
+            if sorted(grouped) != sorted(self.classes):
+                raise ValueError("head.groups must hold every class of 'classes' exactly once")
+            missing = set(self.classes) - set(self.head.suppression)
+            if missing:
+                raise ValueError(f"head.suppression lacks {', '.join(sorted(missing))}")
 
 
 @dataclass(frozen=True)
-class CameraModelConfig(BaseModelConfig):
-    """A camera-only student: everything needed to build it and to run it."""
+class ImageModelConfig(BaseModelConfig):
+    """What every model that sees images has."""
 
     image: ImageConfig
     backbone: BackboneConfig
-    lift: LiftConfig
-    bev: BevEncoderConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.image.height % 32 or self.image.width % 32:
             raise ValueError("image.height and image.width must be multiples of 32, the backbone's last stride")
+
+
+@dataclass(frozen=True)
+class LiftModelConfig(ImageModelConfig):
+    """What every model has whose image features are lifted by depth."""
+
+    lift: LiftConfig
+    bev: BevEncoderConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lift.stride > 2 ** (self.backbone.stages + 1):
             raise ValueError(f"lift.stride {self.lift.stride} needs more backbone.stages than {self.backbone.stages}")
 
 
 @dataclass(frozen=True)
+class LssModelConfig(LiftModelConfig):
+    """A camera-only student by lift-splat."""
+
+
+@dataclass(frozen=True)
+class BevFormerModelConfig(ImageModelConfig):
+    """A camera-only student by BEVFormer."""
+
+    bevformer: BevFormerConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backbone.stages != 4:
+            raise ValueError("bevformer needs all four backbone.stages")
+
+
+@dataclass(frozen=True)
+class SimulatedModelConfig(LiftModelConfig):
+    """A camera-only student that simulates LiDAR features beside its camera features (SimDistill, Zhao et al. 2024).
+
+    Attributes:
+        compensation: geometry compensation; its fields say where.
+        fused_channels: of the fuser of both.
+    """
+
+    compensation: CompensationConfig
+    fused_channels: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, channels in (("lift.neck_channels", self.lift.neck_channels), ("lift.channels", self.lift.channels)):
+            if channels % self.compensation.heads or channels % 2:
+                raise ValueError(f"{name} {channels} must be even and a multiple of compensation.heads")
+
+
+@dataclass(frozen=True)
 class LidarModelConfig(BaseModelConfig):
-    """A LiDAR teacher, for training only. The student it is to teach has the same classes and the same grid."""
+    """A LiDAR teacher, for training only. The student it is to teach has the same classes."""
 
     points: PointsConfig
     pillars: PillarsConfig
@@ -263,271 +412,41 @@ class LidarModelConfig(BaseModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pillars = self.grid.cell / self.pillars.cell
-        if abs(pillars - round(pillars)) > 1e-6 or round(pillars) not in self.second.scales():
-            raise ValueError(
-                f"second.strides make cells of {', '.join(f'{s * self.pillars.cell:g}' for s in self.second.scales())} m "
-                f"of pillars.cell {self.pillars.cell:g}; one of them must be grid.cell, {self.grid.cell:g}"
-            )
+        _check_pillars(self.grid, self.pillars, self.second)
 
 
-ModelConfig = CameraModelConfig | LidarModelConfig
+@dataclass(frozen=True)
+class FusionModelConfig(LiftModelConfig):
+    """A teacher that sees LiDAR and cameras, for training only (BEVFusion, Liu et al. 2023).
+
+    Attributes:
+        fused_channels: of the fuser of both.
+    """
+
+    points: PointsConfig
+    pillars: PillarsConfig
+    second: SecondConfig
+    fused_channels: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_pillars(self.grid, self.pillars, self.second)
+
+
+def _check_pillars(grid: BevGrid, pillars: PillarsConfig, second: SecondConfig) -> None:
+    ratio = grid.cell / pillars.cell
+    if abs(ratio - round(ratio)) > 1e-6 or round(ratio) not in second.scales():
+        raise ValueError(
+            f"second.strides make cells of {', '.join(f'{s * pillars.cell:g}' for s in second.scales())} m "
+            f"of pillars.cell {pillars.cell:g}; one of them must be grid.cell, {grid.cell:g}"
+        )
+
+
+StudentConfig = LssModelConfig | BevFormerModelConfig | SimulatedModelConfig
+"""Models that see cameras alone: what a detector runs."""
+
+TeacherConfig = LidarModelConfig | FusionModelConfig
+"""Models that see LiDAR, for training only."""
+
+ModelConfig = StudentConfig | TeacherConfig
 """What a model sees is told by the fields it has. A new kind of model is a new dataclass here, and its network in ``models``."""
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Random changes that keep images, calibration and boxes consistent. A range is [low, high], drawn uniformly.
-
-    Attributes:
-        rig_yaw_deg: the whole rig and its world are turned by a yaw drawn from these intervals; [] leaves them.
-        bev_scale: the world's size factor.
-        flip: probability of mirroring the world left to right.
-        image_scale, image_rotation_deg: zoom about the image centre and rotation of each camera's image, drawn apart.
-        image_shift: shift of each image as a fraction of its size.
-        brightness, contrast: per set; brightness in grey levels, contrast a factor.
-        camera_brightness, camera_contrast: the same for each camera apart, on top of the set's.
-        grayscale: probability of turning a whole set grey.
-        camera_drop: probability of taking cameras away from a sample: from 1 to ``camera_drop_most`` of them, each number as likely
-            as the others, but never the last one.
-    """
-
-    rig_yaw_deg: tuple[tuple[float, float], ...] = ()
-    bev_scale: tuple[float, float] = (1.0, 1.0)
-    flip: float = 0.0
-    image_scale: tuple[float, float] = (1.0, 1.0)
-    image_rotation_deg: tuple[float, float] = (0.0, 0.0)
-    image_shift: tuple[float, float] = (0.0, 0.0)
-    brightness: tuple[float, float] = (0.0, 0.0)
-    contrast: tuple[float, float] = (1.0, 1.0)
-    camera_brightness: tuple[float, float] = (0.0, 0.0)
-    camera_contrast: tuple[float, float] = (1.0, 1.0)
-    grayscale: float = 0.0
-    camera_drop: float = 0.0
-    camera_drop_most: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("flip", "grayscale", "camera_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is no probability")
-        if self.camera_drop_most < 1:
-            raise ValueError("camera_drop_most must be at least 1")
-
-
-@dataclass(frozen=True)
-class CenterLossConfig:
-    """Gaussian targets: overlap and smallest radius (cells) as in CenterPoint; boxes are regressed in the cells up to
-    ``regress_radius`` from the centre's. ``weights`` are for offset, z, log size, sin/cos yaw, velocity."""
-
-    overlap: float = 0.1
-    min_radius: int = 2
-    regress_radius: int = 1
-    box_weight: float = 0.25
-    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.2)
-
-
-@dataclass(frozen=True)
-class ImageSupervisionConfig:
-    """What LiDAR teaches a student's image features in training, see ``training/image_supervision.py``. All 0: nothing.
-
-    Attributes:
-        depth, classes: weights of the losses of depth and of class.
-        alone_steps: first steps of the training in which nothing else is learnt, and the rest of the network does not run.
-    """
-
-    depth: float = 0.0
-    classes: float = 0.0
-    alone_steps: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.depth, self.classes, self.alone_steps) < 0:
-            raise ValueError("depth, classes and alone_steps must not be negative")
-        if self.alone_steps and not self.used:
-            raise ValueError("alone_steps needs a weight of depth or classes above 0")
-
-    @property
-    def used(self) -> bool:
-        """Whether a training needs LiDAR points for it."""
-        return self.depth > 0 or self.classes > 0
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained. One step is one optimiser update of ``batch_size`` samples, whatever computes them.
-
-    Attributes:
-        accumulate: the batch is computed in so many parts, one after another, for a memory that does not hold it at once.
-        class_balance: samples with rare classes are drawn more often (CBGS), see ``training/class_balance.py``.
-        schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
-        gradient_clip: largest norm of the gradient; 0: no limit.
-        ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
-        compile: the network's convolutional parts are compiled by torch.compile.
-        workers: processes that load samples; 0: the training process does it itself.
-        log_every, checkpoint_every, pictures_every, validate_every: steps between logged values, saved states, pictures and
-            validations; 0: no pictures, and no validation but after the last step.
-    """
-
-    steps: int
-    batch_size: int = 4
-    accumulate: int = 1
-    class_balance: bool = False
-    learning_rate: float = 2e-4
-    schedule: Schedule = Schedule.COSINE
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
-    gradient_clip: float = 35.0
-    ema_decay: float = 0.0
-    workers: int = 0
-    seed: int = 0
-    precision: str = "32-true"
-    compile: bool = False
-    log_every: int = 20
-    checkpoint_every: int = 500
-    pictures_every: int = 500
-    validate_every: int = 0
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    loss: CenterLossConfig = field(default_factory=CenterLossConfig)
-    image_supervision: ImageSupervisionConfig = field(default_factory=ImageSupervisionConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
-        for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay {self.ema_decay} must be at least 0 and below 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
-
-
-@dataclass(frozen=True)
-class Config:
-    """A configuration file: the model and its training."""
-
-    model: ModelConfig
-    training: TrainingConfig
-
-    def __post_init__(self) -> None:
-        if self.training.image_supervision.used and not isinstance(self.model, CameraModelConfig):
-            raise ValueError("training.image_supervision is for camera models; leave it out")
-
-
-T = TypeVar("T")
-
-
-def from_dict(kind: type[T], data: Any, where: str) -> T:
-    """Build the dataclass ``kind`` from plain data, strictly: unknown, missing and ill-typed fields are named.
-
-    Of a union of dataclasses it is the one that knows most of the fields given; of several that do, the first.
-
-    Args:
-        where: what the data is, for messages, e.g. "nano.yaml: model".
-    """
-    return _convert(kind, data, where)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain data (dicts, lists, numbers, strings) of a configuration dataclass; ``from_dict`` inverts it."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, Enum):
-            return value.value
-        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    return plain(dataclasses.asdict(config))
-
-
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Read a configuration YAML file, with ``overrides`` such as "training.steps=100" (values are YAML) laid over it.
-
-    Raises:
-        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
-    """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise UserError(f"override '{override}': write it as section.field=value")
-        *parents, last = key.split(".")
-        node = data
-        for parent in parents:
-            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
-            raise UserError(f"override '{override}': '{key}' is inside a field that has no fields of its own")
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"override '{override}': its value is not YAML") from None
-    return from_dict(Config, data, str(path))
-
-
-def _convert(kind: Any, data: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        given = set(data) if isinstance(data, Mapping) else set()
-        known = {member: {f.name for f in dataclasses.fields(member)} for member in typing.get_args(kind)}
-        kind = max(known, key=lambda member: len(given & known[member]))
-    if dataclasses.is_dataclass(kind):
-        return _convert_dataclass(kind, data, where)
-    if origin is tuple:
-        if not isinstance(data, (list, tuple)):
-            raise UserError(f"{where}: expected a list, found {data!r}")
-        arguments = typing.get_args(kind)
-        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) != len(data):
-            raise UserError(f"{where}: expected {len(kinds)} values, found {len(data)}")
-        return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
-    if origin is dict:
-        if not isinstance(data, Mapping):
-            raise UserError(f"{where}: expected a mapping, found {data!r}")
-        return {str(key): _convert(typing.get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        try:
-            return kind(data)
-        except ValueError:
-            known = ", ".join(str(member.value) for member in kind)
-            raise UserError(f"{where}: {data!r} is not one of {known}") from None
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if kind is float and isinstance(data, str):  # YAML reads 1e-3 (no dot) as text
-        try:
-            return float(data)
-        except ValueError:
-            pass
-    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise UserError(f"{where}: expected {kind.__name__}, found {data!r}")
-    return data
-
-
-def _convert_dataclass(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise UserError(f"{where}: expected a mapping, found {data!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = [key for key in data if key not in fields]
-    if unknown:
-        raise UserError(f"{where}: unknown field '{unknown[0]}'; known are {', '.join(fields)}")
-    required = [
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in data
-    ]
-    if required:
-        raise UserError(f"{where}: field '{required[0]}' is missing")
-    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None

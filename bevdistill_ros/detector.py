@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
-from bevdistill_ros.config import CameraModelConfig
+from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models import build_network
@@ -39,15 +39,15 @@ def use_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def camera_config(checkpoint: Checkpoint, name: str) -> CameraModelConfig:
+def camera_config(checkpoint: Checkpoint, name: str) -> StudentConfig:
     """The model's configuration.
 
     Raises:
         UserError: it is no camera model; ``name`` says which file.
     """
-    if not isinstance(checkpoint.config, CameraModelConfig):
+    if not isinstance(checkpoint.config, StudentConfig):
         raise UserError(
-            f"{name}: holds the LiDAR model '{checkpoint.config.name}', a teacher for training and `bevdistill evaluate`; "
+            f"{name}: holds '{checkpoint.config.name}', which needs LiDAR, a teacher for training and `bevdistill evaluate`; "
             "detection is from cameras only: name the checkpoint of a student"
         )
     return checkpoint.config

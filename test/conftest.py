@@ -46,8 +46,9 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     import torch
 
     from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-    from bevdistill_ros.config import CLASS_NAMES, ModelConfig, from_dict
+    from bevdistill_ros.config import CLASS_NAMES, ModelConfig
     from bevdistill_ros.models.lss import LSS
+    from bevdistill_ros.plain_data import from_dict
 
     config = from_dict(
         ModelConfig,

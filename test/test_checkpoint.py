@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bevdistill_ros.config import load_config
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 
 @pytest.fixture(scope="module")

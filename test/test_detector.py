@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import load_config
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Camera, make_transform, rotation_z
 from bevdistill_ros.models import build_network
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -74,6 +74,6 @@ def test_a_lidar_model_is_refused_in_one_clear_line(tmp_path) -> None:
     config = load_config(share_directory() / "config" / "models" / "teacher_nano.yaml").model
     path = tmp_path / "teacher.safetensors"
     save_checkpoint(path, Checkpoint(config, build_network(config).state_dict(), ("CAM_FRONT",), {}))
-    with pytest.raises(UserError, match=r"teacher\.safetensors: holds the LiDAR model 'teacher_nano'") as error:
+    with pytest.raises(UserError, match=r"teacher\.safetensors: holds 'teacher_nano', which needs LiDAR") as error:
         Detector.from_checkpoint(path)
     assert "\n" not in str(error.value)

@@ -13,9 +13,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bevdistill_ros.config import AugmentationConfig
 from bevdistill_ros.geometry import Boxes, crop_matrix
+from bevdistill_ros.models.pixels import PIXEL_MEAN
+from bevdistill_ros.training.config import AugmentationConfig
 from bevdistill_ros.training.data.nuscenes import Sample, move_points, turn_rig
+
+GRID_KEPT = 0.5
+"""Share of a period of the grid that no square covers, in either direction."""
+
+COVER = tuple(round(value) for value in PIXEL_MEAN)
+"""BGR of what is covered: the mean pixel, which the networks see as 0."""
 
 
 class PixelChange(NamedTuple):
@@ -27,6 +34,7 @@ class PixelChange(NamedTuple):
         contrast, brightness: (N,), pixels times contrast about mid grey, plus brightness grey levels, saturating.
         visible: (N,) bool, the images of the other cameras become black.
         flip: bool, left becomes right.
+        grid: (3,) int, period and shift (x, y) in pixels of the squares that are covered, see ``grid_squares``; period 0: none.
     """
 
     matrices: np.ndarray
@@ -35,6 +43,7 @@ class PixelChange(NamedTuple):
     brightness: np.ndarray
     visible: np.ndarray
     flip: np.ndarray
+    grid: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,11 @@ def draw_augmentation(
     grey = bool(config.grayscale) and rng.random() < config.grayscale
     contrast *= rng.uniform(*config.camera_contrast, size=cameras)
     brightness += rng.uniform(*config.camera_brightness, size=cameras)
-    pixels = PixelChange(matrices, np.array(grey), contrast, brightness, mask, np.array(flip))
+    grid = np.zeros(3, np.int64)
+    if config.grid_mask and rng.random() < config.grid_mask:
+        period = rng.integers(2, max(size[1], 3))  # below the images' height, whatever their shape
+        grid = np.array([period, *rng.integers(period, size=2)])
+    pixels = PixelChange(matrices, np.array(grey), contrast, brightness, mask, np.array(flip), grid)
     return Augmentation(pixels, mask, scale, yaw)
 
 
@@ -118,6 +131,7 @@ def change_pixels(images: np.ndarray, change: PixelChange) -> np.ndarray:
         return images
     size = images.shape[2], images.shape[1]
     changed = np.zeros_like(images)
+    squares = grid_squares(size, change.grid) if change.grid[0] else None
     for i, image in enumerate(images):
         if not change.visible[i]:
             continue
@@ -128,7 +142,23 @@ def change_pixels(images: np.ndarray, change: PixelChange) -> np.ndarray:
         if change.contrast[i] != 1.0 or change.brightness[i] != 0.0:
             image = cv2.LUT(image, light_table(change.contrast[i], change.brightness[i]))
         changed[i] = image[:, ::-1] if change.flip else image
+        if squares is not None:
+            changed[i][squares] = COVER
     return changed
+
+
+def grid_squares(size: tuple[int, int], grid: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the pixels that GridMask (Chen et al. 2020) covers, a square in the corner of every period, the same in all
+    images of a set; a quarter of the pixels. It has BEVFormer's settings, whose grid does not turn.
+
+    Args:
+        size: (width, height).
+        grid: see ``PixelChange``.
+    """
+    period, *shift = grid
+    kept = np.floor(period * GRID_KEPT + 0.5)  # of every period, in either direction
+    x, y = ((np.arange(length) - start) % period >= kept for length, start in zip(size, shift, strict=True))
+    return y[:, None] & x
 
 
 def light_table(contrast: float, brightness: float) -> np.ndarray:

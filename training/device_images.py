@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.training.augmentation import PixelChange
+from bevdistill_ros.training.augmentation import COVER, GRID_KEPT, PixelChange
 from bevdistill_ros.training.data.image_cache import ImageCache
 
 LUMA = (0.114, 0.587, 0.299)
@@ -61,8 +61,21 @@ def change_pixels(images: Tensor, change: PixelChange) -> Tensor:
     pixels = torch.where(grey, (pixels * luma).sum(1, keepdim=True).round_(), pixels)
     contrast, brightness = (value.to(torch.float32).view(-1, 1, 1, 1) for value in (change.contrast, change.brightness))
     pixels = ((pixels - 127.5) * contrast + 127.5 + brightness).clamp_(0, 255).round_()
+    covered = _grid_squares(change.grid, height, width)[:, None].expand(-1, cameras, -1, -1).flatten(0, 1)[:, None]
+    pixels = torch.where(covered, torch.tensor(COVER, device=images.device, dtype=pixels.dtype).view(3, 1, 1), pixels)
     pixels = pixels * change.visible.reshape(-1, 1, 1, 1)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (batch, cameras))
+
+
+def _grid_squares(grid: Tensor, height: int, width: int) -> Tensor:
+    """``augmentation.grid_squares`` of a batch: grid (B, 3) to (B, H, W) bool."""
+    period, *shift = grid[:, :, None].unbind(1)  # each (B, 1)
+    kept = torch.where(period > 0, torch.floor(period * GRID_KEPT + 0.5), torch.inf)
+    x, y = (
+        (torch.arange(length, device=grid.device) - start) % period.clamp(min=1) >= kept
+        for length, start in zip((width, height), shift, strict=True)
+    )
+    return y[:, :, None] & x[:, None]
 
 
 def _source_pixels(change: PixelChange, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from nuscenes import NuScenes
 
 from bevdistill_ros.checkpoint import load_checkpoint
+from bevdistill_ros.config import ImageModelConfig
 from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
@@ -29,6 +30,7 @@ from bevdistill_ros.training.data.nuscenes import (
     note_missing_scenes,
     open_nuscenes,
     open_samples,
+    scene_of,
     turn_rig,
 )
 from bevdistill_ros.training.evaluate_options import make_parser
@@ -128,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         _make_folder(arguments.json.parent, "--json")
 
     started = time.monotonic()
-    scenes = dict.fromkeys(nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"] for token in tokens)
+    scenes = dict.fromkeys(scene_of(nusc, token) for token in tokens)
     note_missing_scenes(nusc, arguments.split)
     report: dict = {
         "data": str(arguments.data),
@@ -196,7 +198,9 @@ def _open(
     """A checkpoint's detector, and the samples as it takes them."""
     detector = make_detector(load_checkpoint(path), device, str(path))
     cameras = arguments.cameras or detector.cameras
-    if isinstance(detector, Teacher):
+    if isinstance(detector.config, ImageModelConfig):
+        pixels = len(cameras) * detector.config.image.height * detector.config.image.width
+    else:
         for option, given in (
             ("--black-images", arguments.black_images),
             ("--drop-cameras", arguments.drop_cameras),
@@ -205,8 +209,6 @@ def _open(
             if given:
                 raise UserError(f"{option}: {path} holds a LiDAR model, which sees no images")
         pixels = 0
-    else:
-        pixels = len(cameras) * detector.config.image.height * detector.config.image.width
     passes = len(arguments.rig_yaw_deg) > 1 or arguments.missing_cameras is not None
     cache = passes and len(tokens) * pixels * 3 < CACHE_LIMIT
     samples = open_samples(nusc, tokens, detector.config, cameras, cache=cache)

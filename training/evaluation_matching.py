@@ -10,6 +10,7 @@ import numpy as np
 from nuscenes.eval.detection.data_classes import DetectionBox
 
 from bevdistill_ros.training.evaluation import ComparedBoxes
+from bevdistill_ros.training.matching import match_nearest
 
 Pair = tuple[DetectionBox, DetectionBox | None]
 """A prediction, and the annotation that it found; None if it found none."""
@@ -32,17 +33,13 @@ def match_class(boxes: ComparedBoxes, class_name: str, distance: float) -> dict[
 
 
 def _match(predicted: list[DetectionBox], truth: list[DetectionBox], distance: float) -> list[Pair]:
-    found: list[DetectionBox | None] = [None] * len(predicted)
-    if predicted and truth:
-        offsets = _positions(predicted)[:, None] - _positions(truth)
-        distances = np.linalg.norm(offsets, axis=-1)
-        # Of equal scores the later prediction chooses first, as in nuscenes-devkit.
-        for index in sorted(range(len(predicted)), key=lambda i: (predicted[i].detection_score, i), reverse=True):
-            nearest = int(distances[index].argmin())
-            if distances[index, nearest] < distance:
-                found[index] = truth[nearest]
-                distances[:, nearest] = np.inf  # taken
-    return list(zip(predicted, found, strict=True))
+    if not predicted or not truth:
+        return [(box, None) for box in predicted]
+    distances = np.linalg.norm(_positions(predicted)[:, None] - _positions(truth), axis=-1)
+    # Of equal scores the later prediction chooses first, as in nuscenes-devkit.
+    order = sorted(range(len(predicted)), key=lambda i: (predicted[i].detection_score, i), reverse=True)
+    found = match_nearest(distances, order, distance)
+    return [(box, None if i < 0 else truth[i]) for box, i in zip(predicted, found, strict=True)]
 
 
 def _positions(boxes: list[DetectionBox]) -> np.ndarray:

@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bevdistill_ros.config import ImageSupervisionConfig, LiftConfig
+from bevdistill_ros.config import LiftConfig
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models.outputs import ImageFeatures
+from bevdistill_ros.training.config import ImageSupervisionConfig
 
 MARGIN = 0.1
 """Points so far (m) outside of a box still belong to it, since both are noisy; those as far above its bottom are the ground."""
+
+
+SAME_READING = 0.03
+"""Points of this many seconds belong to one reading of the LiDARs, where they give 20 in a second or fewer."""
 
 
 class ImageTargets(NamedTuple):
@@ -85,6 +90,12 @@ def image_targets(
     return ImageTargets(bins.reshape(-1, h, w), classes.reshape(-1, h, w))
 
 
+def latest_reading(points: np.ndarray) -> np.ndarray:
+    """Those of points (n, POINT) that are as old as the newest: what moves is where the images show it only in these."""
+    age = points[:, 4]
+    return points[age < age.min(initial=np.inf) + SAME_READING]
+
+
 def classes_of_points(points: np.ndarray, boxes: Boxes) -> np.ndarray:
     """(n,) int64: 1 + the class of the box that each point (n, 3) lies in, 0 for none; of several the last."""
     classes = np.zeros(len(points), np.int64)
@@ -114,12 +125,18 @@ def image_losses(
     Objects are few pixels, so the mean over those on objects and the mean over the others count alike:
     L = (mean_object CE + mean_other CE) / 2; a mean of nothing is 0.
 
+    A network of several lifts gives the features of every camera by the first, then by the second: L is the mean over the lifts.
+
     Args:
-        class_logits: (B, N, 1 + classes, h, w).
+        image: (B, lifts * N, ...) each.
+        class_logits: (B, lifts * N, 1 + classes, h, w).
         targets: (B, N, h, w) each.
         counts: (2,) above 0, what to divide by instead of these targets' own ``counts()``, where they are a part of a batch.
     """
-    counts = targets.counts().clamp(min=1) if counts is None else counts
+    lifts = image.depth.shape[1] // targets.bins.shape[1]
+    counts = lifts * (targets.counts().clamp(min=1) if counts is None else counts)
+    targets = ImageTargets(*(wanted.repeat(1, lifts, 1, 1) for wanted in targets))
+    kinds = targets.kinds()
     losses = {}
     for name, weight, logits, wanted in (
         ("depth", config.depth, image.depth, targets.bins.clamp(min=0)),
@@ -127,6 +144,6 @@ def image_losses(
     ):
         if weight:
             entropy = F.cross_entropy(logits.float().movedim(2, 1), wanted, reduction="none")
-            sums = torch.stack([(entropy * kind).sum() for kind in targets.kinds()])
+            sums = torch.stack([(entropy * kind).sum() for kind in kinds])
             losses[name] = weight * (sums / counts).mean()
     return losses

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from bevdistill_ros.config import Config
 from bevdistill_ros.training.augmentation import PixelChange, augment_geometry, change_pixels, draw_augmentation
 from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
+from bevdistill_ros.training.config import Config
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample
-from bevdistill_ros.training.image_supervision import ImageTargets, image_targets
+from bevdistill_ros.training.image_supervision import ImageTargets, image_targets, latest_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,9 @@ class AugmentedSamples(Dataset):
         width, height = self.samples.image_size
         lift = self.config.model.lift
         size = height // lift.stride, width // lift.stride
-        return image_targets(sample.points, sample.boxes, sample.K, sample.ego_T_cam, sample.mask, lift, size)
+        return image_targets(
+            latest_reading(sample.points), sample.boxes, sample.K, sample.ego_T_cam, sample.mask, lift, size
+        )
 
 
 class StepSampler(Sampler):
@@ -149,7 +151,7 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Tensors move; boxes stay, their targets are drawn on the device."""
 
     def move(value: Any) -> Any:
-        if isinstance(value, (PixelChange, ImageTargets)):
+        if isinstance(value, tuple):  # a NamedTuple
             return type(value)(*map(move, value))
         if isinstance(value, list):
             return [move(item) for item in value]
@@ -162,7 +164,7 @@ def part_of(batch: dict[str, Any], samples: slice) -> dict[str, Any]:
     """The batch of some of its samples."""
 
     def take(value: Any) -> Any:
-        if isinstance(value, (PixelChange, ImageTargets)):
+        if isinstance(value, tuple):  # a NamedTuple
             return type(value)(*map(take, value))
         return value[samples]
 

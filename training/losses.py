@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bevdistill_ros.config import CenterLossConfig
-from bevdistill_ros.models.outputs import Outputs
+from bevdistill_ros.models.outputs import CenterOutputs
+from bevdistill_ros.training.config import CenterLossConfig
 from bevdistill_ros.training.targets import CenterTargets
 
 
@@ -24,7 +24,7 @@ def gaussian_focal_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta
 
 
 def center_losses(
-    outputs: Outputs, targets: CenterTargets, config: CenterLossConfig, counts: Tensor | None = None
+    outputs: CenterOutputs, targets: CenterTargets, config: CenterLossConfig, counts: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Weighted losses by name: ``heatmap`` per centre, ``box`` (L1) per regressed cell. A batch without boxes has box loss 0.
 
@@ -33,13 +33,20 @@ def center_losses(
     """
     centers, cells = targets.counts().clamp(min=1) if counts is None else counts
     heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / centers
-    offset, z, size, yaw, velocity = config.weights
-    code_weight = outputs.codes.new_tensor([offset, offset, z, size, size, size, yaw, yaw, velocity, velocity])
     # Few cells are regressed: (n, BOX_CODE) of them.
     regressed = targets.weight > 0
     predicted, wanted = (codes.movedim(2, -1)[regressed] for codes in (outputs.codes, targets.codes))
-    # Unknown velocities are NaN: they neither count nor pass a gradient.
-    known = wanted.isfinite()
-    difference = (predicted.float() - torch.where(known, wanted, 0.0)).abs()
-    box = (torch.where(known, difference, 0.0) * code_weight).sum() / cells
+    box = (known_difference(predicted.float(), wanted) * code_weights(config.weights, wanted)).sum() / cells
     return {"heatmap": heatmap, "box": config.box_weight * box}
+
+
+def code_weights(weights: tuple[float, float, float, float, float], like: Tensor) -> Tensor:
+    """(BOX_CODE,) of the weights of centre, z, log size, sin/cos yaw and velocity."""
+    center, z, size, yaw, velocity = weights
+    return like.new_tensor([center, center, z, size, size, size, yaw, yaw, velocity, velocity])
+
+
+def known_difference(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute differences; 0 and without a gradient where ``wanted`` is NaN, as unknown velocities are."""
+    known = wanted.isfinite()
+    return torch.where(known, (predicted - torch.where(known, wanted, 0.0)).abs(), 0.0)

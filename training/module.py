@@ -1,24 +1,26 @@
-"""The Lightning module of a network that learns detection from boxes alone: a plain student, or a teacher."""
+"""The Lightning module of a network that learns detection: a student, distilled or not, or a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from bevdistill_ros.config import Config
+from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models import build_network
-from bevdistill_ros.models.outputs import ImageFeatures
+from bevdistill_ros.models.outputs import ImageFeatures, Outputs
+from bevdistill_ros.training.config import Config
 from bevdistill_ros.training.data.image_cache import ImageCache
 from bevdistill_ros.training.device_images import DeviceImages
+from bevdistill_ros.training.distill.distillation import Distillation
 from bevdistill_ros.training.image_supervision import image_losses
 from bevdistill_ros.training.loader import part_of, split_batch, to_device
 from bevdistill_ros.training.losses import center_losses
+from bevdistill_ros.training.query_losses import auxiliary_loss, box_count, query_losses
 from bevdistill_ros.training.schedule import learning_rate_factor
 from bevdistill_ros.training.targets import CenterTargets, center_targets
 
@@ -31,30 +33,44 @@ class LossCounts(NamedTuple):
 
     Attributes:
         centers: (2,) see ``CenterTargets.counts``.
+        boxes: () see ``box_count``.
         pixels: (2,) see ``ImageTargets.counts``.
+        parts: of the step, for what is a mean over samples.
     """
 
     centers: Tensor
+    boxes: Tensor
     pixels: Tensor
+    parts: int
 
 
 class DetectionModule(lightning.LightningModule):
-    """Trains ``network`` on detection alone. Batches are of ``loader.collate``, with the network's ``inputs``.
+    """Trains ``network``. Batches are of ``loader.collate``, with ``inputs``.
 
     Args:
         cache: its pixels are held on the training's device, and batches bring only indices into them; None: batches bring images.
+        teacher: of ``load_teacher``, where ``config.training.distill`` is there.
+
+    Attributes:
+        inputs: names of what the network sees, and the teacher.
     """
 
-    def __init__(self, config: Config, cache: ImageCache | None = None) -> None:
+    def __init__(self, config: Config, cache: ImageCache | None = None, teacher: Checkpoint | None = None) -> None:
         super().__init__()
         self.config = config
         self.network = build_network(config.model)
         if config.training.compile:
-            for name in self.network.dense:
-                getattr(self.network, name).compile(backend=COMPILER)  # in place: names of weights stay
+            for part in (getattr(self.network, name) for name in self.network.dense):
+                if part is not None:
+                    part.compile(backend=COMPILER)  # in place: names of weights stay
         self.image_classes: nn.Module | None = None
         if config.training.image_supervision.used:
             self.image_classes = nn.Conv2d(config.model.lift.channels, 1 + len(config.model.classes), 1)
+        self.distillation: Distillation | None = None
+        self.inputs = self.network.inputs
+        if config.training.distill is not None:
+            self.distillation = Distillation(config.training.distill, self.network, teacher)
+            self.inputs = self.distillation.inputs
         self._cache = cache
         self._device_images: DeviceImages | None = None
         self._batch: dict[str, Any] = {}
@@ -115,11 +131,28 @@ class DetectionModule(lightning.LightningModule):
         if self._images_alone():
             return self._image_losses(self.network.describe_images(*inputs), batch, counts)
         outputs = self.network(*inputs)
-        targets = batch["targets"] if "targets" in batch else self._targets(batch)
+        losses = self._detection_losses(outputs, batch, counts)
+        if outputs.image is not None:
+            losses.update(self._image_losses(outputs.image, batch, counts))
+        if self.distillation is not None:
+            share = 1 if counts is None else counts.parts
+            taught = self.distillation.losses(outputs, batch)
+            losses.update({name: loss / share for name, loss in taught.items()})
+        return losses
+
+    def _detection_losses(self, outputs: Outputs, batch: dict, counts: LossCounts | None) -> dict[str, Tensor]:
+        training, grid, boxes = self.config.training, self.config.model.grid, batch["boxes"]
+        centers, count = (None, None) if counts is None else (counts.centers, counts.boxes)
+        losses: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, enabled=False):
-            own = replace(outputs, heatmap=outputs.heatmap.float(), codes=outputs.codes.float())
-            losses = center_losses(own, targets, self.config.training.loss, None if counts is None else counts.centers)
-        return losses if outputs.image is None else {**losses, **self._image_losses(outputs.image, batch, counts)}
+            if outputs.center is not None:
+                targets = batch["targets"] if "targets" in batch else self._targets(batch)
+                losses.update(center_losses(outputs.center, targets, training.loss, centers))
+            if outputs.queries is not None:
+                losses.update(query_losses(outputs.queries, boxes, grid, training.queries, count))
+            if outputs.auxiliary is not None:
+                losses.update(auxiliary_loss(outputs.auxiliary, boxes, grid, training.queries, count))
+        return losses
 
     def _image_losses(self, image: ImageFeatures, batch: dict, counts: LossCounts | None) -> dict[str, Tensor]:
         if self.image_classes is None:
@@ -133,8 +166,8 @@ class DetectionModule(lightning.LightningModule):
         return self.global_step < self.config.training.image_supervision.alone_steps
 
     def _targets(self, batch: dict) -> CenterTargets | None:
-        """Of the head; None as long as it does not run."""
-        if self._images_alone():
+        """Of the centre head; None without one, and as long as it does not run."""
+        if self.config.model.head is None or self._images_alone():
             return None
         return center_targets(batch["boxes"], self.config.model, self.config.training.loss, self.device)
 
@@ -146,11 +179,12 @@ class DetectionModule(lightning.LightningModule):
         none = torch.zeros(2, device=self.device)
         centers = sum((part["targets"].counts() for part in parts if part["targets"] is not None), none)
         pixels = sum((part["image_targets"].counts() for part in parts if "image_targets" in part), none)
-        total = torch.cat([centers, pixels])
+        boxes = none.new_tensor([sum(box_count(part["boxes"], self.config.model.grid) for part in parts)])
+        total = torch.cat([centers, pixels, boxes])
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(total)
         total = total.clamp(min=1) / self.trainer.world_size
-        return LossCounts(total[:2], total[2:])
+        return LossCounts(total[:2], total[4], total[2:4], len(parts))
 
     def _log_losses(self, own: dict[str, Tensor], batch: dict) -> None:
         """Log the losses of the step, over all processes; end the training where they are not finite."""

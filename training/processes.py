@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from bevdistill_ros.config import Config
 from bevdistill_ros.detector import choose_device
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.training.config import Config
 
 PATIENCE = timedelta(hours=2)
 """So long the others wait for a process, as for the first one when it validates."""

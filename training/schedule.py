@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bevdistill_ros.config import Schedule, TrainingConfig
+from bevdistill_ros.training.config import Schedule, TrainingConfig
 
 RISE = 0.3
 """Share of the steps in which ``one_cycle`` rises."""

@@ -1,4 +1,4 @@
-"""Training targets of the centre head: Gaussian heatmaps and box codes over the BEV grid (CenterPoint, Yin et al. 2021)."""
+"""Training targets over the BEV grid: Gaussian heatmaps, and the centre head's box codes (CenterPoint, Yin et al. 2021)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bevdistill_ros.config import CenterLossConfig, ModelConfig
+from bevdistill_ros.config import ModelConfig
 from bevdistill_ros.geometry import BevGrid, Boxes
-from bevdistill_ros.models.center_head import BOX_CODE, group_of_class
+from bevdistill_ros.models.box_code import BOX_CODE, encode_boxes
+from bevdistill_ros.models.center_head import group_of_class
+from bevdistill_ros.training.config import CenterLossConfig
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,41 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
     return torch.minimum(torch.minimum(same, inwards), outwards)
 
 
+def draw_heatmap(boxes: Boxes, grid: BevGrid, overlap: float, min_radius: int, device: torch.device) -> Tensor:
+    """(classes, Y, X): a Gaussian about the cell of each box's centre, 1 there; the greatest where several of a class meet.
+
+    Args:
+        boxes: those whose centre is off the grid are left out.
+        overlap, min_radius: see ``CenterLossConfig``.
+    """
+    heatmap = torch.zeros(len(boxes.class_names), grid.rows, grid.columns, device=device)
+    boxes = boxes[grid.contains(boxes.centers[:, :2])]
+    if not len(boxes):
+        return heatmap
+    cells = grid.to_cells(torch.from_numpy(boxes.centers[:, :2]).to(device)).float().floor()
+    length, width = torch.from_numpy(boxes.sizes[:, :2] / grid.cell).to(device).float().unbind(dim=1)
+    radius = gaussian_radius(length, width, overlap).floor().clamp(min=min_radius)[:, None]
+    sigma = (2 * radius + 1) / 6
+    columns, rows = _cell_axes(grid, device)
+    # A Gaussian is the product of one over the columns and one over the rows.
+    bump_x, bump_y = (
+        torch.exp(-(d**2) / (2 * sigma**2)) * (d.abs() <= radius) for d in (columns - cells[:, :1], rows - cells[:, 1:])
+    )
+    bump = bump_x[:, None, :] * bump_y[:, :, None]
+    labels = torch.from_numpy(boxes.labels).to(device)
+    for label in labels.unique().tolist():
+        heatmap[label] = bump[labels == label].amax(dim=0)
+    return heatmap
+
+
 def center_targets(
     boxes: list[Boxes], model: ModelConfig, config: CenterLossConfig, device: torch.device
 ) -> CenterTargets:
     """Targets of a batch; boxes whose centre is off the grid are left out."""
-    grid, classes = model.grid, model.classes
-    groups = torch.tensor(group_of_class(classes, model.head), device=device)
+    grid = model.grid
+    groups = torch.tensor(group_of_class(model.classes, model.head), device=device)
     shape = (grid.rows, grid.columns)
-    heatmap = torch.zeros(len(boxes), len(classes), *shape, device=device)
+    heatmap = torch.stack([draw_heatmap(found, grid, config.overlap, config.min_radius, device) for found in boxes])
     codes = torch.zeros(len(boxes), len(model.head.groups), BOX_CODE, *shape, device=device)
     weight = torch.zeros(len(boxes), len(model.head.groups), *shape, device=device)
     columns, rows = _cell_axes(grid, device)
@@ -68,30 +97,16 @@ def center_targets(
         count += len(found)
         labels = torch.from_numpy(found.labels).to(device)
         centers = grid.to_cells(torch.from_numpy(found.centers[:, :2]).to(device)).float()
-        sizes = torch.from_numpy(found.sizes).to(device).float()
         cells = centers.floor()
-        radius = gaussian_radius(sizes[:, 0] / grid.cell, sizes[:, 1] / grid.cell, config.overlap)
-        radius = radius.floor().clamp(min=config.min_radius)
-        dx, dy = columns - cells[:, :1], rows - cells[:, 1:]  # (n, X), (n, Y)
-        # A Gaussian is the product of one over the columns and one over the rows.
-        sigma = (2 * radius + 1) / 6
-        bump_x, bump_y = (
-            torch.exp(-(d**2) / (2 * sigma[:, None] ** 2)) * (d.abs() <= radius[:, None]) for d in (dx, dy)
-        )
-        bump = bump_x[:, None, :] * bump_y[:, :, None]
-        for label in labels.unique().tolist():
-            heatmap[s, label] = bump[labels == label].amax(dim=0)
+        box_part = torch.from_numpy(encode_boxes(found)[:, 2:]).to(device).float()
 
         # Each cell near a centre regresses the nearest one of its group.
-        near_x, near_y = dx.abs() <= config.regress_radius, dy.abs() <= config.regress_radius
+        near_x = (columns - cells[:, :1]).abs() <= config.regress_radius  # (n, X)
+        near_y = (rows - cells[:, 1:]).abs() <= config.regress_radius  # (n, Y)
         near = near_x[:, None, :] & near_y[:, :, None]
         offset_x = (centers[:, 0, None, None] - columns[None, None, :] - 0.5).expand(-1, *shape)
         offset_y = (centers[:, 1, None, None] - rows[None, :, None] - 0.5).expand(-1, *shape)
         squared = torch.where(near, offset_x**2 + offset_y**2, torch.inf)
-        yaw = torch.from_numpy(found.yaws).to(device).float()
-        z = torch.from_numpy(found.centers[:, 2]).to(device).float()
-        velocity = torch.from_numpy(found.velocities).to(device).float()
-        box_part = torch.cat([z[:, None], sizes.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity], dim=1)
         for group in groups[labels].unique().tolist():
             members = (groups[labels] == group).nonzero()[:, 0]
             nearest, which = squared[members].min(dim=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint
-from bevdistill_ros.config import CameraModelConfig
+from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.detector import Detector, load_network, use_device
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.training.data.nuscenes import Sample
@@ -37,5 +37,5 @@ class Teacher:
 
 def make_detector(checkpoint: Checkpoint, device: str | torch.device, name: str = "checkpoint") -> Detector | Teacher:
     """What runs a checkpoint, of either kind."""
-    kind = Detector if isinstance(checkpoint.config, CameraModelConfig) else Teacher
+    kind = Detector if isinstance(checkpoint.config, StudentConfig) else Teacher
     return kind(checkpoint, device, name)

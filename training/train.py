@@ -8,8 +8,9 @@ import logging
 import pickle
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning
 import tensorboard  # noqa: F401 (Lightning's logger needs it, and would not say so by a name that can be installed)
@@ -18,11 +19,13 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import Config, LidarModelConfig, TrainingConfig, load_config, to_dict
+from bevdistill_ros.config import ImageModelConfig, ModelConfig, PointsConfig, TeacherConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
+from bevdistill_ros.models.deformable_conv import buildable
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.plain_data import to_dict
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.callbacks import (
     AtomicCheckpoint,
@@ -32,6 +35,7 @@ from bevdistill_ros.training.callbacks import (
     StopOnSignal,
     Throughput,
 )
+from bevdistill_ros.training.config import Config, TrainingConfig, load_config
 from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesCameras,
@@ -42,6 +46,7 @@ from bevdistill_ros.training.data.nuscenes import (
     open_samples,
 )
 from bevdistill_ros.training.data.table_cache import open_table_cache
+from bevdistill_ros.training.distill.teacher import load_teacher
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader
 from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.pictures import Pictures
@@ -67,27 +72,37 @@ def main(argv: list[str]) -> int:
     if arguments.resume and arguments.config:
         raise UserError(f"--resume takes its configuration from {output / 'config.yaml'}; leave out --config")
     config_file = output / "config.yaml" if arguments.resume else find_config(arguments.config or "nano")
-    config = load_config(config_file, arguments.set)
-    if isinstance(config.model, LidarModelConfig):
+    config = _with_absolute_paths(load_config(config_file, arguments.set))
+    if not arguments.resume:
+        config = replace(config, model=_buildable(config.model))
+    if not isinstance(config.model, ImageModelConfig):
         _refuse_image_options(arguments, config.model.name)
     processes = choose_processes(arguments.device, arguments.devices, arguments.nodes)
     processes.check(config)
     if arguments.bags and processes.started_outside:
         raise UserError("--bags with torchrun: several processes would convert at once; run `bevdistill convert` first")
 
-    data = _data(arguments, output, isinstance(config.model, LidarModelConfig) and config.model.points.seconds > 0)
+    teacher = None
+    points = PointsConfig() if config.training.image_supervision.used else None
+    if isinstance(config.model, TeacherConfig):
+        points = config.model.points
+    if config.training.distill is not None:
+        teacher = load_teacher(config.training.distill.teacher, config.model)
+        points = teacher.config.points
+
+    data = _data(arguments, output, points is not None and points.seconds > 0)
     if arguments.cache_tables is None:
         nusc = open_nuscenes(data, arguments.version)
     else:
         folder = Path(arguments.cache_tables or output / TABLE_FOLDER)
         nusc = open_table_cache(data, find_version(data, arguments.version), folder)
 
-    def choose(split: str | None, scenes: list[str] | None, with_points: bool = False) -> NuScenesCameras:
+    def choose(split: str | None, scenes: list[str] | None, points: PointsConfig | None = None) -> NuScenesCameras:
         tokens = choose_samples(nusc, split, scenes)
         note_missing_scenes(nusc, split)
-        return open_samples(nusc, tokens, config.model, arguments.cameras, with_points=with_points)
+        return open_samples(nusc, tokens, config.model, arguments.cameras, points=points)
 
-    samples = choose(arguments.split, arguments.scenes, config.training.image_supervision.used)
+    samples = choose(arguments.split, arguments.scenes, points)
     if not any(nusc.get("sample", token)["anns"] for token in samples.tokens):
         raise UserError(
             f"{data}: the chosen scenes have no annotations; `bevdistill label` writes those that a teacher finds"
@@ -112,6 +127,7 @@ def main(argv: list[str]) -> int:
         output,
         clock,
         processes,
+        teacher=teacher,
         resume=state if arguments.resume else None,
         weights=arguments.weights,
         black_images=arguments.black_images,
@@ -137,8 +153,9 @@ def main(argv: list[str]) -> int:
         "split": arguments.split,
         "scenes": arguments.scenes,
         "black_images": arguments.black_images,
+        "weights": None if arguments.weights is None else Path(arguments.weights).name,
         "torch": torch.__version__,
-        **to_dict(config)["training"],
+        **_with_names_alone(to_dict(config)["training"]),
         **figures,
     }
     path = output / MODEL_FILE
@@ -172,6 +189,7 @@ def train(
     output: Path,
     clock: RunClock,
     processes: Processes,
+    teacher: Checkpoint | None = None,
     resume: Path | None = None,
     weights: Path | None = None,
     black_images: bool = False,
@@ -182,6 +200,7 @@ def train(
 
     Args:
         processes: what to train with; this is one of them.
+        teacher: what teaches, where ``config.training.distill`` is there.
         resume: the saved state to go on from.
         weights: a checkpoint to start from instead of random weights, see ``start_from``.
         device_cache: of ``samples``; its pixels are then held on the device.
@@ -190,7 +209,7 @@ def train(
     _quiet()
     training = config.training
     lightning.seed_everything(training.seed, workers=True, verbose=False)
-    module = DetectionModule(config, device_cache)
+    module = DetectionModule(config, device_cache, teacher)
     if weights is not None:
         coverage = start_from(module.network, weights)
         if is_first_process():
@@ -234,7 +253,7 @@ def train(
         use_distributed_sampler=False,  # the loader's own batches are divided already
     )
     dataset = AugmentedSamples(samples, config, black_images, device_cache is not None)
-    loader = make_loader(dataset, config, start, module.network.inputs, trainer.global_rank, trainer.world_size)
+    loader = make_loader(dataset, config, start, module.inputs, trainer.global_rank, trainer.world_size)
     try:
         trainer.fit(module, loader, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except UserError as error:
@@ -298,6 +317,38 @@ def _data(arguments: argparse.Namespace, output: Path, with_sweeps: bool) -> Pat
     return ensure_converted(
         arguments.bags, rig, arguments.data or output / "dataset", options, workers=available_cores()
     )
+
+
+def _buildable(model: ModelConfig) -> ModelConfig:
+    """The model with what this machine has for it, which is what its checkpoint will say."""
+    possible = buildable(model)
+    if possible != model and is_first_process():
+        print(
+            "note: torchvision cannot be imported: plain convolutions in place of model.backbone.deformable_stages "
+            f"{model.backbone.deformable_stages}",
+            file=sys.stderr,
+        )
+    return possible
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Of the files that distillation needs: OUTPUT/config.yaml is read again when the training is resumed, maybe from elsewhere."""
+    distill = config.training.distill
+    if distill is None:
+        return config
+    own = None if distill.own is None else replace(distill.own, file=str(Path(distill.own.file).absolute()))
+    distill = replace(distill, teacher=str(Path(distill.teacher).absolute()), own=own)
+    return replace(config, training=replace(config.training, distill=distill))
+
+
+def _with_names_alone(training: dict[str, Any]) -> dict[str, Any]:
+    """A training's plain data with those files' names in place of paths, which mean nothing elsewhere."""
+    distill = training["distill"]
+    if distill is not None:
+        distill["teacher"] = Path(distill["teacher"]).name
+        if distill["own"] is not None:
+            distill["own"]["file"] = Path(distill["own"]["file"]).name
+    return training
 
 
 def _refuse_image_options(arguments: argparse.Namespace, name: str) -> None:

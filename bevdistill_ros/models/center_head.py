@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,10 +12,8 @@ from torch import Tensor, nn
 
 from bevdistill_ros.config import CenterHeadConfig
 from bevdistill_ros.geometry import BevGrid, Boxes
-
-BOX_CODE = 10
-"""Channels of a group's regression: offset x, y of the centre from the cell's centre (cells), z (m), log length, width, height,
-sin yaw, cos yaw, velocity x, y (m/s)."""
+from bevdistill_ros.models.box_code import BOX_CODE, decode_boxes
+from bevdistill_ros.models.outputs import CenterOutputs
 
 
 class CenterHead(nn.Module):
@@ -22,26 +21,35 @@ class CenterHead(nn.Module):
 
     def __init__(self, channels_in: int, classes: tuple[str, ...], config: CenterHeadConfig) -> None:
         super().__init__()
-        self.shared = _conv(channels_in, config.channels)
+        self.shared = conv_bn_relu(channels_in, config.channels)
         self.heatmap = nn.Sequential(
-            _conv(config.channels, config.channels), nn.Conv2d(config.channels, len(classes), 1)
+            conv_bn_relu(config.channels, config.channels), nn.Conv2d(config.channels, len(classes), 1)
         )
         self.regression = nn.Sequential(
-            _conv(config.channels, config.channels), nn.Conv2d(config.channels, BOX_CODE * len(config.groups), 1)
+            conv_bn_relu(config.channels, config.channels), nn.Conv2d(config.channels, BOX_CODE * len(config.groups), 1)
         )
-        # Start with a foreground probability of 0.1, so that the many empty cells do not drown the first steps.
-        nn.init.constant_(self.heatmap[-1].bias, -math.log(9.0))
+        start_at(self.heatmap[-1], 0.1)
 
-    def forward(self, bev: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, Y, X) to heatmap logits (B, classes, Y, X) and codes (B, groups, BOX_CODE, Y, X)."""
+    def forward(self, bev: Tensor) -> CenterOutputs:
+        """BEV features (B, C, Y, X) to heatmaps and codes."""
         shared = self.shared(bev)
-        return self.heatmap(shared), self.regression(shared).unflatten(1, (-1, BOX_CODE))
+        return CenterOutputs(self.heatmap(shared), self.regression(shared).unflatten(1, (-1, BOX_CODE)), shared)
 
 
-def _conv(channels_in: int, channels: int) -> nn.Sequential:
+def conv_bn_relu(channels_in: int, channels: int) -> nn.Sequential:
+    """3x3 convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
     )
+
+
+L = TypeVar("L", nn.Conv2d, nn.Linear)
+
+
+def start_at(layer: L, probability: float) -> L:
+    """Give a layer of logits the bias of this foreground probability, so that much background does not drown the first steps."""
+    nn.init.constant_(layer.bias, math.log(probability / (1 - probability)))
+    return layer
 
 
 def group_of_class(classes: tuple[str, ...], config: CenterHeadConfig) -> list[int]:
@@ -51,8 +59,7 @@ def group_of_class(classes: tuple[str, ...], config: CenterHeadConfig) -> list[i
 
 @torch.no_grad()
 def decode(
-    heatmap: Tensor,
-    codes: Tensor,
+    outputs: CenterOutputs,
     grid: BevGrid,
     classes: tuple[str, ...],
     config: CenterHeadConfig,
@@ -61,23 +68,16 @@ def decode(
     """Boxes of each sample, best score first, after suppression within each class.
 
     Args:
-        heatmap: (B, classes, Y, X) logits.
-        codes: (B, groups, BOX_CODE, Y, X).
         min_score: boxes below are dropped.
     """
-    scores = heatmap.float().sigmoid()
-    kernels = [config.suppression[name].kernel for name in classes]
-    for kernel in set(kernels) - {1}:
-        peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
-        of_kernel = torch.tensor([k == kernel for k in kernels], device=scores.device)
-        scores = torch.where(of_kernel[:, None, None] & ~peaks, 0.0, scores)
+    scores = peaks_of(outputs.heatmap.float().sigmoid(), classes, config)
     # More candidates than boxes: cells without the peak test repeat their neighbour's object until suppression removes them.
     flat = scores.flatten(1)
     top, index = flat.topk(min(4 * config.max_boxes, flat.shape[1]))
     cells_a_class = scores.shape[-2] * scores.shape[-1]
     label, cell = index // cells_a_class, index % cells_a_class
     group = torch.tensor(group_of_class(classes, config), device=label.device)[label]
-    flat_codes = codes.float().permute(0, 1, 3, 4, 2).flatten(2, 3)
+    flat_codes = outputs.codes.float().permute(0, 1, 3, 4, 2).flatten(2, 3)
     sample = torch.arange(len(top), device=label.device)[:, None]
     code = flat_codes[sample, group, cell].cpu().numpy().astype(np.float64)
     top, label, cell = top.cpu().numpy().astype(np.float64), label.cpu().numpy(), cell.cpu().numpy()
@@ -90,20 +90,22 @@ def decode(
     return boxes
 
 
+def peaks_of(scores: Tensor, classes: tuple[str, ...], config: CenterHeadConfig) -> Tensor:
+    """Scores (B, classes, Y, X) where they top the cells about them as ``config.suppression`` asks, 0 elsewhere."""
+    kernels = [config.suppression[name].kernel for name in classes]
+    for kernel in set(kernels) - {1}:
+        peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
+        of_kernel = torch.tensor([k == kernel for k in kernels], device=scores.device)
+        scores = torch.where(of_kernel[:, None, None] & ~peaks, 0.0, scores)
+    return scores
+
+
 def boxes_from_codes(
     code: np.ndarray, cell: np.ndarray, scores: np.ndarray, labels: np.ndarray, grid: BevGrid, classes: tuple[str, ...]
 ) -> Boxes:
     """Box codes (N, BOX_CODE) at flat cell indices (N,) to boxes in the base frame."""
     center_cells = np.stack([cell % grid.columns, cell // grid.columns], axis=-1) + 0.5 + code[:, :2]
-    return Boxes(
-        centers=np.concatenate([grid.to_meters(center_cells), code[:, 2:3]], axis=-1),
-        sizes=np.exp(np.clip(code[:, 3:6], -5.0, 5.0)),
-        yaws=np.arctan2(code[:, 6], code[:, 7]),
-        velocities=code[:, 8:10],
-        scores=scores,
-        labels=labels,
-        class_names=classes,
-    )
+    return decode_boxes(np.concatenate([grid.to_meters(center_cells), code[:, 2:]], axis=1), scores, labels, classes)
 
 
 def suppress(boxes: Boxes, radii: np.ndarray, max_boxes: int) -> np.ndarray:

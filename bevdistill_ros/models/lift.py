@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bevdistill_ros.config import LiftConfig
 from bevdistill_ros.geometry import BevGrid
 from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool, make_pool_plan
+from bevdistill_ros.models.calibration_cache import CalibrationCache
 from bevdistill_ros.models.outputs import ImageFeatures
 
 RAY = 4
@@ -44,7 +45,7 @@ class Lift(nn.Module):
         bin_size = (config.depth_max - config.depth_min) / config.bins
         centers = config.depth_min + (torch.arange(config.bins) + 0.5) * bin_size
         self.register_buffer("depths", centers, persistent=False)
-        self._cached: tuple[tuple[Tensor, Tensor, Tensor, tuple[int, int]], PoolPlan] | None = None
+        self._kept: CalibrationCache[PoolPlan] = CalibrationCache()
 
     def forward(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> tuple[Tensor, ImageFeatures]:
         """Image features to BEV features (B, channels, rows, columns), and what was lifted.
@@ -56,9 +57,7 @@ class Lift(nn.Module):
             mask: (B, N) bool, the cameras present.
         """
         image = self.describe(features, K, ego_T_cam, mask)
-        depth = image.depth.softmax(dim=2).permute(0, 1, 3, 4, 2).reshape(-1, self.config.bins)
-        context = image.context.permute(0, 1, 3, 4, 2).reshape(-1, self.config.channels)
-        return bev_pool(context, depth, self.plan(K, ego_T_cam, mask, features.shape[-2:])), image
+        return self.splat(image, self.plan(K, ego_T_cam, mask, features.shape[-2:])), image
 
     def describe(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> ImageFeatures:
         """Depths and context of every pixel; arguments as for ``forward``."""
@@ -68,6 +67,12 @@ class Lift(nn.Module):
             x = x + self.ray_net(self.where_pixels_look(K, ego_T_cam, mask, features.shape[-2:]).flatten(0, 1))
         out = self.depth_net(x).unflatten(0, (batch, cameras))
         return ImageFeatures(*out.split([self.config.bins, self.config.channels], dim=2))
+
+    def splat(self, image: ImageFeatures, plan: PoolPlan) -> Tensor:
+        """What was described to BEV features (B, channels, rows, columns). Lifts of one configuration can share a plan."""
+        depth = image.depth.softmax(dim=2).permute(0, 1, 3, 4, 2).reshape(-1, self.config.bins)
+        context = image.context.permute(0, 1, 3, 4, 2).reshape(-1, self.config.channels)
+        return bev_pool(context, depth, plan)
 
     @torch.no_grad()
     def where_pixels_look(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -93,17 +98,7 @@ class Lift(nn.Module):
         """The pool plan of a calibration, for feature maps of ``size`` = (h, w)."""
         if self.training:
             return self._make_plan(K, ego_T_cam, mask, size)
-        cached = self._cached  # read once: another thread may replace it
-        if cached is not None:
-            old_K, old_T, old_mask, old_size = cached[0]
-            same_place = old_size == size and old_K.device == K.device and old_K.shape == K.shape
-            if same_place and torch.equal(old_K, K) and torch.equal(old_T, ego_T_cam) and torch.equal(old_mask, mask):
-                return cached[1]
-        # Ordinary tensors even when called in inference mode: a later call may need gradients.
-        with torch.inference_mode(False):
-            plan = self._make_plan(K, ego_T_cam, mask, size)
-            self._cached = ((K.clone(), ego_T_cam.clone(), mask.clone(), size), plan)
-        return plan
+        return self._kept.get(self._make_plan, K, ego_T_cam, mask, size)
 
     def _make_plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
         # Coordinate by coordinate: no tensor of all points is made that is not needed.
@@ -141,6 +136,11 @@ class Lift(nn.Module):
         ego_R_ray = (ego_T_cam[..., :3, :3, None] * _inverse_intrinsics(K)[..., None, :, :]).sum(-2)
         rays = (ego_R_ray[:, :, None, None] * pixels[..., None, :]).sum(-1)
         return rays, ego_T_cam[:, :, None, None, :3, 3]
+
+
+def all_present(images: Tensor) -> Tensor:
+    """The mask (B, N) of cameras that are all there."""
+    return torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
 
 
 def _inverse_intrinsics(K: Tensor) -> Tensor:

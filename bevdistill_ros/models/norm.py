@@ -40,7 +40,7 @@ def use_norm(network: nn.Module, norm: Norm) -> None:
         return
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
+            if type(child) is nn.BatchNorm2d:  # of those derived from it, timm's have an activation inside
                 channels = child.num_features
                 groups = channels // math.gcd(channels, GROUP)
                 setattr(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bevdistill_ros.models.deformable_conv import DeformableConv
+
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a residual connection."""
+    """Two 3x3 convolutions with a residual connection; ``deformable``: the second one is."""
 
     expansion = 1
 
-    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int = 1, deformable: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = _conv3x3(channels, 1, deformable)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _projection(channels_in, channels, stride)
 
@@ -29,15 +31,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides, as in torchvision), 1x1 convolutions with a residual connection."""
+    """1x1, 3x3 (which strides, as in torchvision), 1x1 convolutions with a residual connection; ``deformable``: the 3x3 is."""
 
     expansion = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int = 1, deformable: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = _conv3x3(channels, stride, deformable)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels * 4)
@@ -50,6 +52,12 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _conv3x3(channels: int, stride: int, deformable: bool) -> nn.Conv2d:
+    if deformable:
+        return DeformableConv(channels, channels, stride)
+    return nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
 
 
 def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
@@ -65,9 +73,10 @@ class ResNet(nn.Module):
         depth: 18, 34, 50 or 101.
         width: channels of the stem; 64 is the original.
         stages: how many of the four stages are built, 2 or more.
+        deformable: how many of these, counted from the last, have deformable convolutions.
     """
 
-    def __init__(self, depth: int, width: int = 64, stages: int = 4) -> None:
+    def __init__(self, depth: int, width: int = 64, stages: int = 4, deformable: int = 0) -> None:
         super().__init__()
         if depth not in LAYERS:
             raise ValueError(f"backbone.depth {depth} is not one of {', '.join(map(str, LAYERS))}")
@@ -82,13 +91,17 @@ class ResNet(nn.Module):
             channels = width * 2**stage
             blocks = []
             for i in range(count):
-                blocks.append(block(channels_in, channels, 2 if stage and i == 0 else 1))
+                stride = 2 if stage and i == 0 else 1
+                blocks.append(block(channels_in, channels, stride, stage >= stages - deformable))
                 channels_in = channels * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.out_channels = tuple(width * 2**stage * block.expansion for stage in range(1, stages))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, DeformableConv):
+                module.reset_offsets()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised RGB to the features at strides 8, 16 and 32 (as far as built), of ``out_channels``."""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import BackboneConfig, BevEncoderConfig, ImageConfig, LiftConfig, load_config
+from bevdistill_ros.config import BackboneConfig, BevEncoderConfig, ImageConfig, LiftConfig
 from bevdistill_ros.geometry import BevGrid, invert, make_transform, rotation_z, transform_points
 from bevdistill_ros.models.lss import LSS
-from bevdistill_ros.models.resnet import ResNet
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -59,7 +59,7 @@ def network() -> LSS:
 def run(network: LSS, **inputs) -> torch.Tensor:
     with torch.no_grad():
         outputs = network(**inputs)
-    return torch.cat([outputs.heatmap, outputs.codes.flatten(1, 2)], dim=1)
+    return torch.cat([outputs.center.heatmap, outputs.center.codes.flatten(1, 2)], dim=1)
 
 
 def test_frustum_points_project_back_to_their_pixels(network: LSS) -> None:
@@ -85,7 +85,7 @@ def test_gradients_after_inference_with_the_same_calibration(network: LSS) -> No
     inputs = rig(4)
     with torch.inference_mode():
         network(**inputs)
-    network(**inputs).heatmap.sum().backward()  # the plan that inference has cached serves here, too
+    network(**inputs).center.heatmap.sum().backward()  # the plan that inference has cached serves here, too
     assert network.backbone.conv1.weight.grad.abs().sum() > 0
     network.zero_grad()
 
@@ -144,16 +144,6 @@ def test_pool_plan_follows_calibration_and_mask(network: LSS) -> None:
     assert len(network.lift.plan(*arguments[:2], masked, (8, 12)).points) < len(first.points)
 
 
-def test_backbone_names_and_shapes_are_torchvisions() -> None:
-    names = {n: tuple(p.shape) for n, p in ResNet(50).named_parameters()}
-    assert names["conv1.weight"] == (64, 3, 7, 7) and names["layer1.0.downsample.0.weight"] == (256, 64, 1, 1)
-    assert names["layer4.2.conv3.weight"] == (2048, 512, 1, 1) and names["layer3.5.bn2.bias"] == (256,)
-    assert (
-        sum(int(np.prod(s)) for s in names.values()) == 25_557_032 - 2_049_000
-    )  # torchvision's count less the classifier's
-    assert sum(p.numel() for p in ResNet(18).parameters()) == 11_689_512 - 513_000
-
-
 @pytest.mark.parametrize("name", ["nano", "small", "lss_r50"])
 def test_shipped_models_run(name: str) -> None:
     config = load_config(share_directory() / "config" / "models" / f"{name}.yaml").model
@@ -165,5 +155,5 @@ def test_shipped_models_run(name: str) -> None:
             torch.tensor([[[[size[1] * 0.8, 0, size[1] / 2], [0, size[1] * 0.8, size[0] / 2], [0, 0, 1]]]]),
             torch.from_numpy(make_transform(FORWARD)[None, None]).float(),
         )
-    assert outputs.heatmap.shape == (1, 10, config.grid.rows, config.grid.columns)
-    assert outputs.codes.shape == (1, 6, 10, config.grid.rows, config.grid.columns)
+    assert outputs.center.heatmap.shape == (1, 10, config.grid.rows, config.grid.columns)
+    assert outputs.center.codes.shape == (1, 6, 10, config.grid.rows, config.grid.columns)

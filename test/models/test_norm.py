@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from bevdistill_ros.config import Norm, load_config
+from bevdistill_ros.config import Norm
 from bevdistill_ros.models import build_network
 from bevdistill_ros.models.norm import FrozenStatistics, use_norm
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 
 @pytest.mark.parametrize("name", ["nano", "teacher_nano"])

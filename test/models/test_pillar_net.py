@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import LidarModelConfig, PillarsConfig, SecondConfig, load_config
+from bevdistill_ros.config import LidarModelConfig, PillarsConfig, SecondConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid
 from bevdistill_ros.models import build_network
-from bevdistill_ros.models.center_head import BOX_CODE
+from bevdistill_ros.models.box_code import BOX_CODE
 from bevdistill_ros.models.pillar_net import PillarNet
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 MODELS = share_directory() / "config" / "models"
 
@@ -48,7 +49,7 @@ def network() -> PillarNet:
 def run(network: PillarNet, *clouds: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         outputs = network(clouds)
-    return torch.cat([outputs.heatmap, outputs.codes.flatten(1, 2), outputs.bev], dim=1)
+    return torch.cat([outputs.center.heatmap, outputs.center.codes.flatten(1, 2), outputs.bev], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,26 @@ def test_a_shipped_teacher_is_on_its_students_grid(teacher: str, students: list[
         outputs = network([cloud(500)])
     shape = (model.grid.rows, model.grid.columns)
     assert outputs.bev.shape == (1, network.channels, *shape)
-    assert outputs.heatmap.shape == (1, 10, *shape) and outputs.codes.shape == (1, 6, BOX_CODE, *shape)
+    assert outputs.center.heatmap.shape == (1, 10, *shape) and outputs.center.codes.shape == (1, 6, BOX_CODE, *shape)
     (boxes,) = network.decode(outputs)
     assert len(boxes) and boxes.class_names == model.classes
+
+
+def test_teachers_with_queries_differ_from_the_others_by_their_heads() -> None:
+    for size in ("nano", "r50"):
+        queries, center = (load_config(MODELS / f"{name}_{size}.yaml").model for name in ("teacher_query", "teacher"))
+        assert queries.head is None and replace(queries, name=center.name, head=center.head, queries=None) == center
+    student = load_config(MODELS / "lss_query_nano.yaml").model
+    model = load_config(MODELS / "teacher_query_nano.yaml").model
+    assert (student.grid, student.classes, student.queries) == (model.grid, model.classes, model.queries)
+    torch.manual_seed(0)
+    network = build_network(model).eval()
+    with torch.no_grad():
+        outputs = network([cloud(500), cloud(0)])
+    assert outputs.queries.codes.shape == (1, 2, model.queries.queries, BOX_CODE) and outputs.center is None
+    assert network.heatmap_features(outputs.bev).shape == (2, 64, 64, 64)
+    boxes = network.decode(outputs)
+    assert [len(found) for found in boxes] == [model.queries.max_boxes] * 2 and boxes[0].class_names == model.classes
 
 
 def test_maps_lie_on_the_grid(network: PillarNet) -> None:
@@ -102,7 +120,7 @@ def test_a_sample_does_not_depend_on_its_batch(network: PillarNet) -> None:
 
 def test_gradients_reach_every_weight(network: PillarNet) -> None:
     outputs = network([cloud(1000)])
-    (outputs.heatmap.square().sum() + outputs.codes.square().sum()).backward()
+    (outputs.center.heatmap.square().sum() + outputs.center.codes.square().sum()).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     network.zero_grad()
     assert not without
@@ -112,7 +130,7 @@ def test_mixed_precision_does_not_touch_the_pillars(network: PillarNet) -> None:
     points = [cloud(500), cloud(100, 1)]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = network.pillars(points)
-        assert network(points).heatmap.dtype == torch.bfloat16  # the rest is
+        assert network(points).center.heatmap.dtype == torch.bfloat16  # the rest is
     with torch.no_grad():
         assert torch.equal(mixed, network.pillars(points))
 
@@ -127,8 +145,11 @@ def test_mixed_precision_does_not_touch_the_pillars(network: PillarNet) -> None:
         ("model.pillars.z_max=-4", "z_min < z_max"),
         ("model.points.seconds=-1", "seconds must not be negative"),
         ("model.points.ego=[1, 0, 0, 1]", r"ego is \[x_min, x_max, y_min, y_max\]"),
-        ("model.image={height: 64, width: 96}", "model: unknown field 'image'"),
-        ("model.lidar=1", "model: unknown field 'lidar'; known are name, classes, grid, head, norm, points"),
+        (
+            "model.image={height: 64, width: 96}",
+            "model: field 'backbone' is missing",
+        ),  # LiDAR and images: a fusion model
+        ("model.lidar=1", "model: unknown field 'lidar'; known are name, classes, grid, head, queries, norm, points"),
     ],
 )
 def test_wrong_fields_are_named(override: str, says: str) -> None:

@@ -20,11 +20,11 @@ from rclpy.parameter import Parameter
 from vision_msgs.msg import Detection3DArray
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import load_config
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
 from bevdistill_ros.node.calibration import stamp_ns
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 DEADLINE = 90.0
 CAMERAS = ["cam_a", "cam_b", "cam_c", "cam_d", "cam_e", "cam_f"]

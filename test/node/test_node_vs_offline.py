@@ -12,9 +12,9 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vision_msgs", reason="needs vision_msgs")
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
-from bevdistill_ros.config import load_config
 from bevdistill_ros.models import build_network
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 
 CAMERAS = ("CAM_FRONT", "CAM_BACK_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_FRONT_LEFT", "CAM_BACK_RIGHT")
 

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from bevdistill_ros.config import AugmentationConfig
 from bevdistill_ros.geometry import Boxes, Camera, make_transform, rotation_z, transform_points
 from bevdistill_ros.training.augmentation import (
     PixelChange,
@@ -16,10 +15,12 @@ from bevdistill_ros.training.augmentation import (
     change_pixels,
     draw_augmentation,
     drop_cameras,
+    grid_squares,
     light_table,
     mirror,
     scale_world,
 )
+from bevdistill_ros.training.config import AugmentationConfig
 from bevdistill_ros.training.data.nuscenes import Sample
 
 FORWARD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -197,8 +198,9 @@ def test_same_seed_same_sample() -> None:
 
 def no_change(**changes) -> PixelChange:
     still = PixelChange(
-        np.tile(np.eye(3), (2, 1, 1)), np.array(False), np.ones(2), np.zeros(2), np.ones(2, bool), np.array(False)
-    )
+        np.tile(np.eye(3), (2, 1, 1)), np.array(False), np.ones(2), np.zeros(2), np.ones(2, bool), np.array(False),
+        np.zeros(3, int),
+    )  # fmt: skip
     return still._replace(**{name: np.asarray(value) for name, value in changes.items()})
 
 
@@ -238,6 +240,44 @@ def test_sets_turn_grey_with_the_probability_asked_for() -> None:
     assert not drawn(0.0).any() and drawn(1.0).all() and 0.2 < drawn(0.3).mean() < 0.4
 
 
+def test_grid_mask_by_hand() -> None:
+    """Period 4 from column 1 and row 2: of every four, two are kept and two covered in either direction."""
+    squares = grid_squares((9, 7), np.array([4, 1, 2]))
+    assert squares.any(axis=0).nonzero()[0].tolist() == [0, 3, 4, 7, 8]
+    assert squares.any(axis=1).nonzero()[0].tolist() == [0, 1, 4, 5]
+    assert squares.sum() == 5 * 4
+    assert grid_squares((10, 10), np.array([5, 0, 0])).sum() == 4 * 4  # an odd period keeps the larger part
+    assert grid_squares((120, 120), np.array([12, 7, 3])).mean() == 0.25
+
+
+def test_grid_mask_is_the_same_on_all_images_that_are_there() -> None:
+    images = np.random.default_rng(0).integers(130, 256, (3, 20, 30, 3), dtype=np.uint8)
+    covered = change_pixels(
+        images,
+        PixelChange(
+            np.tile(np.eye(3), (3, 1, 1)), np.array(False), np.ones(3), np.zeros(3), np.array([True, False, True]),
+            np.array(True), np.array([6, 1, 2]),
+        ),
+    )  # fmt: skip
+    squares = grid_squares((30, 20), np.array([6, 1, 2]))
+    assert squares.any() and not covered[1].any()
+    for i in (0, 2):
+        assert (covered[i][squares] == (104, 116, 124)).all()
+        assert np.array_equal(covered[i][~squares], images[i, :, ::-1][~squares])  # the flip does not move the grid
+
+
+def test_grids_are_drawn_as_often_as_asked_and_fit_the_image() -> None:
+    def drawn(probability: float) -> np.ndarray:
+        config = AugmentationConfig(grid_mask=probability)
+        draws = (draw_augmentation(config, np.ones(2, bool), (40, 16), np.random.default_rng(s)) for s in range(400))
+        return np.array([draw.pixels.grid for draw in draws])
+
+    assert not drawn(0.0).any()
+    periods, shifts = drawn(1.0)[:, 0], drawn(1.0)[:, 1:]
+    assert set(periods) == set(range(2, 16)) and (shifts < periods[:, None]).all() and (shifts.max(axis=0) > 10).all()
+    assert 0.63 < (drawn(0.7)[:, 0] > 0).mean() < 0.77
+
+
 def test_cameras_get_their_own_light_on_top_of_the_sets() -> None:
     config = AugmentationConfig(
         brightness=(40, 40), contrast=(2, 2), camera_brightness=(-5, 5), camera_contrast=(0.5, 1)
@@ -255,7 +295,7 @@ def test_cameras_get_their_own_light_on_top_of_the_sets() -> None:
 def test_a_draw_of_old_settings_is_not_moved_by_new_ones() -> None:
     """New kinds of draws come after the old ones, so that what was trained with a seed can be trained again."""
     old = AugmentationConfig(rig_yaw_deg=((-9.0, 9.0),), image_scale=(0.9, 1.1), flip=0.5, contrast=(0.8, 1.2))
-    new = replace(old, grayscale=0.5, camera_brightness=(-9, 9))
+    new = replace(old, grayscale=0.5, camera_brightness=(-9, 9), grid_mask=0.7)
     for seed in range(5):
         a, b = (draw_augmentation(c, np.ones(6, bool), (8, 8), np.random.default_rng(seed)) for c in (old, new))
         assert np.array_equal(a.pixels.matrices, b.pixels.matrices) and a.yaw == b.yaw

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bevdistill_ros.config import CLASS_NAMES, load_config
+from bevdistill_ros.config import CLASS_NAMES
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 from bevdistill_ros.training.loader import AugmentedSamples, StepSampler, make_loader
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import AugmentationConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.training import augmentation, device_images
 from bevdistill_ros.training.augmentation import PixelChange, draw_augmentation
+from bevdistill_ros.training.config import AugmentationConfig
 from bevdistill_ros.training.data.image_cache import ImageCache
 from bevdistill_ros.training.device_images import DeviceImages
 from bevdistill_ros.training.loader import _stack
@@ -44,6 +44,7 @@ def both(images: np.ndarray, config: AugmentationConfig, seed: int) -> tuple[np.
         AugmentationConfig(),
         AugmentationConfig(flip=0.5),
         AugmentationConfig(camera_drop=0.5, brightness=(-40, 40)),
+        AugmentationConfig(camera_drop=0.5, flip=0.5, brightness=(-40, 40), grid_mask=0.7),
         AugmentationConfig(
             contrast=(0.5, 2), brightness=(-40, 40), camera_contrast=(0.8, 1.2), camera_brightness=(-9, 9)
         ),

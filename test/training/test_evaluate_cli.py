@@ -16,11 +16,12 @@ from nuscenes import NuScenes
 from bevdistill_ros import paths
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bevdistill_ros.cli import main as cli
-from bevdistill_ros.config import CLASS_NAMES, ImageConfig, load_config
+from bevdistill_ros.config import CLASS_NAMES, ImageConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes, invert
 from bevdistill_ros.models import build_network
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluate import evaluate, predict
 from bevdistill_ros.training.evaluation import mean_of_figures

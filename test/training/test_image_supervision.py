@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import AugmentationConfig, ImageSupervisionConfig, LiftConfig, load_config
+from bevdistill_ros.config import LiftConfig
 from bevdistill_ros.geometry import Boxes, make_transform, rotation_z
 from bevdistill_ros.models.outputs import ImageFeatures
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.augmentation import augment_geometry, draw_augmentation
+from bevdistill_ros.training.config import AugmentationConfig, ImageSupervisionConfig, load_config
 from bevdistill_ros.training.data.nuscenes import Sample
 from bevdistill_ros.training.image_supervision import ImageTargets, classes_of_points, image_losses, image_targets
 
@@ -124,11 +125,30 @@ def test_nothing_to_learn_from_gives_zero_and_a_weight_of_zero_no_loss() -> None
     assert not image.depth.grad.any()
 
 
+def test_of_several_lifts_the_loss_is_the_mean() -> None:
+    """Each is given the same targets, camera by camera, with counts of a whole step as with the targets' own."""
+    torch.manual_seed(0)
+    first, second = (ImageFeatures(torch.randn(2, 3, 10, *SIZE), torch.zeros(2, 3, 4, *SIZE)) for _ in range(2))
+    classes = torch.randint(0, 3, (2, 3, *SIZE))
+    targets = ImageTargets(torch.randint(-1, 10, (2, 3, *SIZE)), classes)
+    both = ImageFeatures(
+        *(torch.cat(pair, 1) for pair in ((first.depth, second.depth), (first.context, second.context)))
+    )
+    logits = torch.randn(2, 3, 3, *SIZE), torch.randn(2, 3, 3, *SIZE)
+    config = ImageSupervisionConfig(depth=2.0, classes=0.5)
+    for counts in (None, torch.tensor([40.0, 300.0])):
+        alone = [image_losses(*pair, targets, config, counts) for pair in zip((first, second), logits, strict=True)]
+        together = image_losses(both, torch.cat(logits, 1), targets, config, counts)
+        for name in ("depth", "classes"):
+            torch.testing.assert_close(together[name], (alone[0][name] + alone[1][name]) / 2)
+            assert abs(alone[0][name] - alone[1][name]) > 1e-3
+
+
 def test_it_is_refused_for_a_model_without_cameras() -> None:
     from bevdistill_ros.errors import UserError
 
     path = share_directory() / "config" / "models" / "teacher_nano.yaml"
-    with pytest.raises(UserError, match="image_supervision is for camera models"):
+    with pytest.raises(UserError, match="image_supervision is for models with a lift"):
         load_config(path, ["training.image_supervision.depth=1"])
     with pytest.raises(UserError, match="alone_steps needs a weight"):
         load_config(path.with_name("keyframe.yaml"), ["training.image_supervision.alone_steps=10"])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from nuscenes.utils.data_classes import LidarPointCloud
 
-from bevdistill_ros.config import CLASS_NAMES, PointsConfig, load_config
+from bevdistill_ros.config import CLASS_NAMES, PointsConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import invert, transform_points
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.lidar import read_points
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, open_samples, turn_rig
 from bevdistill_ros.training.data.records import ego_pose, mounting

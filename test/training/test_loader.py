@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import AugmentationConfig, ImageConfig, PointsConfig, load_config
+from bevdistill_ros.config import ImageConfig, PointsConfig
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.models.pillar_net import PillarNet
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.config import AugmentationConfig, load_config
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
 

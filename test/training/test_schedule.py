@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bevdistill_ros.config import Schedule, TrainingConfig
+from bevdistill_ros.training.config import Schedule, TrainingConfig
 from bevdistill_ros.training.schedule import END, START, learning_rate_factor
 
 

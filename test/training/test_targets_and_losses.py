@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bevdistill_ros.config import CenterLossConfig, load_config
 from bevdistill_ros.geometry import Boxes, wrap_angle
 from bevdistill_ros.models.center_head import decode
-from bevdistill_ros.models.lss import Outputs
+from bevdistill_ros.models.outputs import CenterOutputs
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import CenterLossConfig, load_config
 from bevdistill_ros.training.losses import center_losses, gaussian_focal_loss
 from bevdistill_ros.training.targets import center_targets, gaussian_radius
 
@@ -41,7 +41,7 @@ def test_targets_decode_to_the_boxes() -> None:
     targets = center_targets(truth, MODEL, CenterLossConfig(), CPU)
     logits = torch.logit(targets.heatmap.clamp(1e-6, 1 - 1e-6))
     for boxes, found in zip(
-        truth, decode(logits, targets.codes, MODEL.grid, MODEL.classes, MODEL.head, 0.9), strict=True
+        truth, decode(CenterOutputs(logits, targets.codes), MODEL.grid, MODEL.classes, MODEL.head, 0.9), strict=True
     ):
         assert len(found) == len(boxes) and targets.count == 60
         for i, center in enumerate(boxes.centers):
@@ -63,7 +63,7 @@ def test_boxes_off_the_grid_and_empty_frames() -> None:
     far = Boxes([[60.0, 0, 0]], [[4, 2, 1]], [0.0], [[0, 0]], [1], [0], MODEL.classes)
     targets = center_targets([far, Boxes.empty(MODEL.classes)], MODEL, CenterLossConfig(), CPU)
     assert targets.count == 0 and not targets.heatmap.any() and not targets.weight.any()
-    outputs = Outputs(torch.zeros(0), torch.zeros_like(targets.heatmap), torch.zeros_like(targets.codes))
+    outputs = CenterOutputs(torch.zeros_like(targets.heatmap), torch.zeros_like(targets.codes))
     losses = center_losses(outputs, targets, CenterLossConfig())
     assert losses["box"] == 0 and torch.isfinite(losses["heatmap"])
 
@@ -90,7 +90,7 @@ def test_box_loss_by_hand_and_unknown_velocity() -> None:
     config = CenterLossConfig(regress_radius=0, box_weight=0.25)
     targets = center_targets([box], MODEL, config, CPU)
     codes = torch.zeros_like(targets.codes, requires_grad=True)
-    losses = center_losses(Outputs(torch.zeros(0), targets.heatmap, codes), targets, config)
+    losses = center_losses(CenterOutputs(targets.heatmap, codes), targets, config)
     # Wrong are z by 1, log length by 1, cos yaw by 1; velocity is unknown and passes no gradient.
     assert losses["box"].item() == pytest.approx(0.25 * 3)
     (gradient,) = torch.autograd.grad(losses["box"], codes)
@@ -118,9 +118,9 @@ def test_minibatch_losses_are_normalised_by_boxes_not_by_samples() -> None:
     two = center_targets([boxes, boxes], MODEL, CenterLossConfig(), CPU)
     generator = torch.Generator().manual_seed(0)
     heatmap, codes = (torch.randn(t.shape, generator=generator) for t in (one.heatmap, one.codes))
-    single = center_losses(Outputs(torch.zeros(0), heatmap, codes), one, CenterLossConfig())
+    single = center_losses(CenterOutputs(heatmap, codes), one, CenterLossConfig())
     double = center_losses(
-        Outputs(torch.zeros(0), heatmap.repeat(2, 1, 1, 1), codes.repeat(2, 1, 1, 1, 1)), two, CenterLossConfig()
+        CenterOutputs(heatmap.repeat(2, 1, 1, 1), codes.repeat(2, 1, 1, 1, 1)), two, CenterLossConfig()
     )
     for name in single:
         assert torch.allclose(single[name], double[name], rtol=1e-4)

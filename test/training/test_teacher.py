@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.cli import main
-from bevdistill_ros.config import PillarsConfig, SecondConfig, load_config
+from bevdistill_ros.config import PillarsConfig, SecondConfig
 from bevdistill_ros.geometry import BevGrid, Boxes, make_transform, rotation_z, transform_points
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.pictures import POINT_GREY, draw_points
 

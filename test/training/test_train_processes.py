@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bevdistill_ros.checkpoint import load_checkpoint
-from bevdistill_ros.config import load_config
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.loader import ProcessBatches, StepSampler
 from bevdistill_ros.training.processes import Processes, choose_processes
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
-from bevdistill_ros.config import to_dict
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
+from bevdistill_ros.plain_data import to_dict
 from bevdistill_ros.training.convert import annotations
 from bevdistill_ros.training.convert.annotations import Classes
 from bevdistill_ros.training.convert.bag import Bag, read_header

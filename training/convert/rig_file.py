@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from bevdistill_ros.config import from_dict
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import read_yaml
+from bevdistill_ros.plain_data import from_dict
 
 
 @dataclass(frozen=True)
@@ -179,11 +177,4 @@ def load_rig(path: str | Path) -> Rig:
     Raises:
         UserError: it is missing, not YAML, or a field is unknown, missing or wrong.
     """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    return from_dict(Rig, data, str(path))
+    return from_dict(Rig, read_yaml(Path(path)), str(path))

@@ -15,7 +15,7 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
-from bevdistill_ros.config import CameraModelConfig, LidarModelConfig, ModelConfig, PointsConfig
+from bevdistill_ros.config import ImageModelConfig, ModelConfig, PointsConfig, TeacherConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import (
     Boxes,
@@ -136,6 +136,11 @@ def choose_samples(nusc: NuScenes, split: str | None = None, scenes: Sequence[st
     return tokens
 
 
+def scene_of(nusc: NuScenes, token: str) -> str:
+    """Name of the scene of a sample."""
+    return nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"]
+
+
 def scenes_of_split(nusc: NuScenes, split: str) -> list[str]:
     """Scene names of an official split, or of one of the dataset's own in VERSION/splits.json, {"name": [scene names]}, the file of
     nuscenes-devkit's custom splits. The dataset need not hold all of them.
@@ -195,12 +200,11 @@ def open_samples(
     model: ModelConfig,
     cameras: Sequence[str] | None = None,
     cache: bool = False,
-    with_points: bool = False,
+    points: PointsConfig | None = None,
 ) -> NuScenesCameras:
-    """Samples with what a model sees, and ``with_points`` with the keyframe's LiDAR points in any case; see ``NuScenesCameras``."""
-    preprocessor = Preprocessor(model.image) if isinstance(model, CameraModelConfig) else None
-    points = PointsConfig() if with_points else None
-    if isinstance(model, LidarModelConfig):
+    """Samples with what a model sees, and with LiDAR ``points`` where it sees none itself; see ``NuScenesCameras``."""
+    preprocessor = Preprocessor(model.image) if isinstance(model, ImageModelConfig) else None
+    if isinstance(model, TeacherConfig):
         points = model.points
     return NuScenesCameras(nusc, tokens, model.classes, preprocessor, cameras, cache, points=points)
 

@@ -20,7 +20,13 @@ from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import model_path
-from bevdistill_ros.training.data.nuscenes import choose_samples, note_missing_scenes, open_nuscenes, open_samples
+from bevdistill_ros.training.data.nuscenes import (
+    choose_samples,
+    note_missing_scenes,
+    open_nuscenes,
+    open_samples,
+    scene_of,
+)
 from bevdistill_ros.training.evaluate import predict
 from bevdistill_ros.training.label.scene import SceneLabeller
 from bevdistill_ros.training.label.tables import LabelledVersion
@@ -106,7 +112,7 @@ def _label(
     cameras = arguments.cameras or detector.cameras
     scenes: dict[str, list[str]] = {}
     for token in tokens:
-        scenes.setdefault(nusc.get("scene", nusc.get("sample", token)["scene_token"])["name"], []).append(token)
+        scenes.setdefault(scene_of(nusc, token), []).append(token)
     settings = {
         "teacher": hashlib.sha256(path.read_bytes()).hexdigest(),
         "version": nusc.version,

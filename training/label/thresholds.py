@@ -11,6 +11,7 @@ import yaml
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid, Boxes
+from bevdistill_ros.training.matching import match_nearest
 
 MATCH_DISTANCE = 2.0
 """m. A box that is so close to a true one of its class has found it; the distance of nuScenes' true-positive errors."""
@@ -106,16 +107,8 @@ def choose_scores(
 
 def match(found: Boxes, true: Boxes) -> np.ndarray:
     """(len(found),) index of the true box that each box of a class, the best first, has found and no better box has; -1: none."""
-    matched = np.full(len(found), -1)
-    free = np.ones(len(true), bool)
     distances = np.linalg.norm(found.centers[:, None, :2] - true.centers[None, :, :2], axis=-1)
-    for index, row in enumerate(distances):
-        if free.any():
-            nearest = int(np.argmin(np.where(free, row, np.inf)))
-            if row[nearest] < MATCH_DISTANCE:
-                matched[index] = nearest
-                free[nearest] = False
-    return matched
+    return match_nearest(distances, range(len(found)), MATCH_DISTANCE)
 
 
 def _choose(scores: np.ndarray, hits: np.ndarray, truths: int, default: float, precision: float | None) -> Choice:

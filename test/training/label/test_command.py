@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from nuscenes.nuscenes import NuScenes
 
-from bevdistill_ros.config import load_config
 from bevdistill_ros.geometry import Boxes, rotated_iou_bev, wrap_angle
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluation import to_global
 from bevdistill_ros.training.teacher import Teacher

@@ -6,19 +6,21 @@ import pytest
 import yaml
 
 from bevdistill_ros.config import (
-    CameraModelConfig,
-    Config,
+    BevFormerModelConfig,
+    FusionModelConfig,
     LidarModelConfig,
+    LssModelConfig,
     ModelConfig,
-    Schedule,
-    from_dict,
-    load_config,
-    to_dict,
+    SimulatedModelConfig,
 )
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.plain_data import from_dict, to_dict
+from bevdistill_ros.training.config import Config, Schedule, load_config
 
-MODELS = sorted((share_directory() / "config" / "models").glob("*.yaml"))
+FOLDER = share_directory() / "config" / "models"
+MODELS = sorted(FOLDER.glob("*.yaml"))
+NANO = FOLDER / "nano.yaml"
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
@@ -30,12 +32,21 @@ def test_shipped_configurations_read_and_round_trip(path) -> None:
 
 def test_what_a_model_sees_is_told_by_its_fields() -> None:
     for path in MODELS:
-        lidar = path.stem.startswith("teacher")
         config = load_config(path)
-        assert isinstance(config.model, LidarModelConfig if lidar else CameraModelConfig)
         # As a checkpoint stores it, the fields in any order.
         fields = dict(reversed(to_dict(config.model).items()))
         assert from_dict(ModelConfig, fields, "again") == config.model
+    kinds = {
+        "nano": LssModelConfig,
+        "lss_query_nano": LssModelConfig,
+        "bevformer_nano": BevFormerModelConfig,
+        "simulated_nano": SimulatedModelConfig,
+        "teacher_nano": LidarModelConfig,
+        "teacher_query_nano": LidarModelConfig,
+        "teacher_fusion_nano": FusionModelConfig,
+    }
+    for name, kind in kinds.items():
+        assert type(load_config(FOLDER / f"{name}.yaml").model) is kind
     for wrong in ("many", None, []):
         with pytest.raises(UserError, match="here: expected a mapping"):
             from_dict(ModelConfig, wrong, "here")
@@ -43,12 +54,12 @@ def test_what_a_model_sees_is_told_by_its_fields() -> None:
 
 def test_overrides(tmp_path) -> None:
     config = load_config(
-        MODELS[0], ["training.steps=7", "training.augmentation.rig_yaw_deg=[[-10, 10]]", "training.learning_rate=1e-3"]
+        NANO, ["training.steps=7", "training.augmentation.rig_yaw_deg=[[-10, 10]]", "training.learning_rate=1e-3"]
     )
     assert config.training.steps == 7
     assert config.training.augmentation.rig_yaw_deg == ((-10.0, 10.0),)
     assert config.training.learning_rate == 0.001
-    assert load_config(MODELS[0], ["training.schedule=one_cycle"]).training.schedule is Schedule.ONE_CYCLE
+    assert load_config(NANO, ["training.schedule=one_cycle"]).training.schedule is Schedule.ONE_CYCLE
 
 
 @pytest.mark.parametrize(
@@ -79,11 +90,15 @@ def test_overrides(tmp_path) -> None:
         ("model.lift.stride=4", "stride must be 8 or 16"),
         ("model.lift.depth_max=0.5", "depth_min < depth_max"),
         ("model.head.suppression.car.kernel=2", "must be odd"),
+        ("model.head=null", "field 'head' is missing, or 'queries' in its place"),
+        ("model.queries={queries: 0}", "model.queries: queries must be at least 1"),
+        ("training.queries.box_weight=-1", "training.queries: box_weight must not be negative"),
+        ("training.queries.focal_alpha=2", "focal_alpha 2.0 must be from 0 to 1"),
     ],
 )
 def test_wrong_fields_are_named(override: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        load_config(MODELS[0], [override])
+        load_config(NANO, [override])
 
 
 def test_missing_files_and_fields_are_named(tmp_path) -> None:

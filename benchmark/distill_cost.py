@@ -1,0 +1,129 @@
+"""What a distilled training step costs, as a ratio to a plain one of the same student on the same samples.
+
+    python benchmark/distill_cost.py --data DATA --scenes NAME --teacher CHECKPOINT --json benchmark/results/distill_cost.json
+
+A step is everything from a batch in memory to updated weights: forward and backward pass, the teacher, all losses, AdamW. All ways
+run in turn in one process, on the same batches; ratios are of medians. Loading is not part of it: a distilled training loads LiDAR
+points as well, which a plain one with `training.image_supervision` does, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bevdistill_ros.plain_data import from_dict
+from bevdistill_ros.training.config import Config
+from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
+from bevdistill_ros.training.distill.config import DistillConfig
+from bevdistill_ros.training.distill.teacher import load_teacher
+from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
+from bevdistill_ros.training.module import DetectionModule
+from bevdistill_ros.training.train import find_config, load_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
+from results_file import write_result
+
+METHODS: dict[str, dict[str, Any]] = {
+    "fitnet": {"fitnet": {}},
+    "distillbev": {"distillbev": {}},
+    "bevdistill": {"bevdistill": {}},
+    "bevsimdet": {"bevsimdet": {}},
+    "combined": {"bevdistill": {}, "bevsimdet": {}},
+}
+
+
+class Way:
+    """A training of one method, or of none, without a trainer about it."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        distill = config.training.distill
+        torch.manual_seed(0)
+        teacher = None if distill is None else load_teacher(distill.teacher, config.model)
+        self.module = DetectionModule(config, teacher=teacher).to(device).train()
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), 1e-4)
+
+    def step(self, batch: dict[str, Any]) -> None:
+        """One."""
+        self.optimizer.zero_grad()
+        sum(self.module.losses(batch).values()).backward()
+        self.optimizer.step()
+
+
+def measure(ways: dict[str, Way], batches: list[dict], turns: int, device: torch.device) -> dict[str, float]:
+    """Median milliseconds of a step of each, after one turn untimed."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way.step(batches[turn % len(batches)])
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:
+                taken[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a dataset in the nuScenes schema, with LiDAR")
+    parser.add_argument("--version", help="folder of its tables (default: the only one)")
+    parser.add_argument("--scenes", nargs="+", help="scenes by name (default: all)")
+    parser.add_argument("--config", default="nano", help="the student (default: nano)")
+    parser.add_argument("--teacher", required=True, help="checkpoint of a teacher")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=["fitnet", "distillbev", "bevdistill"],
+        help="bevsimdet and combined need --config simulated_nano and a fusion teacher (default: the other three)",
+    )  # fmt: skip
+    parser.add_argument("--set", action="append", metavar="FIELD=VALUE", help="override a field of the configuration")
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+
+    plain = load_config(find_config(options.config), [*(options.set or []), "training.image_supervision.alone_steps=0"])
+    configs = {"none": plain}
+    for name in options.methods:
+        distill = from_dict(DistillConfig, {"teacher": options.teacher, **METHODS[name]}, name)
+        configs[name] = replace(plain, training=replace(plain.training, distill=distill))
+    ways = {name: Way(config, device) for name, config in configs.items()}
+
+    nusc = open_nuscenes(options.data, options.version)
+    points = load_teacher(options.teacher, plain.model).config.points
+    samples = open_samples(nusc, choose_samples(nusc, None, options.scenes), plain.model, points=points)
+    loader = make_loader(AugmentedSamples(samples, plain), plain, 0, ways[options.methods[0]].module.inputs)
+    batches = [to_device(batch, device) for batch in islice(loader, min(4, plain.training.steps))]
+
+    ms = measure(ways, batches, options.turns, device)
+    ratios = {name: round(value / ms["none"], 3) for name, value in ms.items()}
+    for name, ratio in ratios.items():
+        report(f"{name:12} {ms[name]:9.1f} ms {ratio:7.3f}")
+    if options.json:
+        figures = {
+            "ratio_step": ratios,
+            "ms_step": {name: round(value, 1) for name, value in ms.items()},
+            "student": plain.model.name,
+            "batch": plain.training.batch_size,
+            "points": round(statistics.mean(len(own) for batch in batches for own in batch["points"])),
+            "device": options.device,
+            "threads": options.threads,
+            "turns": options.turns,
+        }
+        write_result(options.json, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

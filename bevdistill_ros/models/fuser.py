@@ -1,0 +1,22 @@
+"""Convolutional fuser of two BEV maps (BEVFusion, Liu et al. 2023, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvFuser(nn.Sequential):
+    """Camera features (B, camera, Y, X) and LiDAR features (B, lidar, Y, X), side by side, to (B, channels, Y, X).
+
+    A convolution reaches over the borders of its cell: what the camera places a little off still meets what LiDAR saw there.
+    """
+
+    def __init__(self, camera: int, lidar: int, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(camera + lidar, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
+        )
+
+    def forward(self, camera: Tensor, lidar: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(torch.cat([camera, lidar], dim=1))

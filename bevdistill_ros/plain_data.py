@@ -1,0 +1,104 @@
+"""Dataclasses from plain data (YAML, JSON) and back, strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from bevdistill_ros.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], data: Any, where: str) -> T:
+    """Build the dataclass ``kind`` from plain data, strictly: unknown, missing and ill-typed fields are named.
+
+    Of a union of dataclasses it is the one that knows most of the fields given; of several that do, the first. None is taken where
+    it is one of the union.
+
+    Args:
+        where: what the data is, for messages, e.g. "nano.yaml: model".
+    """
+    return _convert(kind, data, where)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data (dicts, lists, numbers, strings) of a configuration dataclass; ``from_dict`` inverts it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, Enum):
+            return value.value
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _convert(kind: Any, data: Any, where: str) -> Any:
+    if kind is Any:
+        return data
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        members = [member for member in typing.get_args(kind) if member is not types.NoneType]
+        if data is None and len(members) < len(typing.get_args(kind)):
+            return None
+        given = set(data) if isinstance(data, Mapping) else set()
+        known = {member: {f.name for f in dataclasses.fields(member)} for member in members}
+        kind = max(known, key=lambda member: len(given & known[member]))
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, data, where)
+    if origin is tuple:
+        if not isinstance(data, (list, tuple)):
+            raise UserError(f"{where}: expected a list, found {data!r}")
+        arguments = typing.get_args(kind)
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) != len(data):
+            raise UserError(f"{where}: expected {len(kinds)} values, found {len(data)}")
+        return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+    if origin is dict:
+        if not isinstance(data, Mapping):
+            raise UserError(f"{where}: expected a mapping, found {data!r}")
+        return {str(key): _convert(typing.get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        try:
+            return kind(data)
+        except ValueError:
+            known = ", ".join(str(member.value) for member in kind)
+            raise UserError(f"{where}: {data!r} is not one of {known}") from None
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if kind is float and isinstance(data, str):  # YAML reads 1e-3 (no dot) as text
+        try:
+            return float(data)
+        except ValueError:
+            pass
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
+        raise UserError(f"{where}: expected {kind.__name__}, found {data!r}")
+    return data
+
+
+def _convert_dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{where}: expected a mapping, found {data!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = [key for key in data if key not in fields]
+    if unknown:
+        raise UserError(f"{where}: unknown field '{unknown[0]}'; known are {', '.join(fields)}")
+    required = [
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in data
+    ]
+    if required:
+        raise UserError(f"{where}: field '{required[0]}' is missing")
+    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -1,0 +1,230 @@
+"""A configuration file: a model and how it is trained, as typed dataclasses read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import yaml
+
+from bevdistill_ros.config import LiftModelConfig, ModelConfig
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import read_yaml
+from bevdistill_ros.plain_data import from_dict
+from bevdistill_ros.training.distill.config import DistillConfig
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Arithmetic of a training: weights are always float32."""
+
+
+class Schedule(Enum):
+    """How the learning rate goes over the steps; training/schedule.py has the formulas."""
+
+    COSINE = "cosine"
+    ONE_CYCLE = "one_cycle"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes that keep images, calibration and boxes consistent. A range is [low, high], drawn uniformly.
+
+    Attributes:
+        rig_yaw_deg: the whole rig and its world are turned by a yaw drawn from these intervals; [] leaves them.
+        bev_scale: the world's size factor.
+        flip: probability of mirroring the world left to right.
+        image_scale, image_rotation_deg: zoom about the image centre and rotation of each camera's image, drawn apart.
+        image_shift: shift of each image as a fraction of its size.
+        brightness, contrast: per set; brightness in grey levels, contrast a factor.
+        camera_brightness, camera_contrast: the same for each camera apart, on top of the set's.
+        grayscale: probability of turning a whole set grey.
+        camera_drop: probability of taking cameras away from a sample: from 1 to ``camera_drop_most`` of them, each number as likely
+            as the others, but never the last one.
+        grid_mask: probability of covering a regular grid of squares of all images of a set, see ``augmentation.grid_squares``.
+    """
+
+    rig_yaw_deg: tuple[tuple[float, float], ...] = ()
+    bev_scale: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    image_scale: tuple[float, float] = (1.0, 1.0)
+    image_rotation_deg: tuple[float, float] = (0.0, 0.0)
+    image_shift: tuple[float, float] = (0.0, 0.0)
+    brightness: tuple[float, float] = (0.0, 0.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    camera_brightness: tuple[float, float] = (0.0, 0.0)
+    camera_contrast: tuple[float, float] = (1.0, 1.0)
+    grayscale: float = 0.0
+    camera_drop: float = 0.0
+    camera_drop_most: int = 3
+    grid_mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "grayscale", "camera_drop", "grid_mask"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is no probability")
+        if self.camera_drop_most < 1:
+            raise ValueError("camera_drop_most must be at least 1")
+
+
+@dataclass(frozen=True)
+class CenterLossConfig:
+    """Gaussian targets: overlap and smallest radius (cells) as in CenterPoint; boxes are regressed in the cells up to
+    ``regress_radius`` from the centre's. ``weights`` are for offset, z, log size, sin/cos yaw, velocity."""
+
+    overlap: float = 0.1
+    min_radius: int = 2
+    regress_radius: int = 1
+    box_weight: float = 0.25
+    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.2)
+
+
+@dataclass(frozen=True)
+class QueryLossConfig:
+    """Losses of a query head, see ``training/query_losses.py``; the numbers of BEVFormer's.
+
+    Attributes:
+        class_weight, box_weight: of the focal and the L1 loss of each layer.
+        class_cost, box_cost: of the same in the assignment of boxes to queries.
+        focal_alpha, focal_gamma: of the focal loss.
+        weights: within the L1 loss, for centre, z, log size, sin/cos yaw, velocity.
+        heatmap_weight: of the heatmap branch beside it, where the model has one.
+        heatmap_overlap, heatmap_min_radius: of that heatmap, as in ``CenterLossConfig``.
+    """
+
+    class_weight: float = 2.0
+    box_weight: float = 0.25
+    class_cost: float = 2.0
+    box_cost: float = 0.25
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.2)
+    heatmap_weight: float = 1.0
+    heatmap_overlap: float = 0.1
+    heatmap_min_radius: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("class_weight", "box_weight", "class_cost", "box_cost", "focal_gamma", "heatmap_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative")
+        if not 0 <= self.focal_alpha <= 1:
+            raise ValueError(f"focal_alpha {self.focal_alpha} must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ImageSupervisionConfig:
+    """What LiDAR teaches a student's image features in training, see ``training/image_supervision.py``. All 0: nothing.
+
+    Attributes:
+        depth, classes: weights of the losses of depth and of class.
+        alone_steps: first steps of the training in which nothing else is learnt, and the rest of the network does not run.
+    """
+
+    depth: float = 0.0
+    classes: float = 0.0
+    alone_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.classes, self.alone_steps) < 0:
+            raise ValueError("depth, classes and alone_steps must not be negative")
+        if self.alone_steps and not self.used:
+            raise ValueError("alone_steps needs a weight of depth or classes above 0")
+
+    @property
+    def used(self) -> bool:
+        """Whether a training needs LiDAR points for it."""
+        return self.depth > 0 or self.classes > 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained. One step is one optimiser update of ``batch_size`` samples, whatever computes them.
+
+    Attributes:
+        accumulate: the batch is computed in so many parts, one after another, for a memory that does not hold it at once.
+        class_balance: samples with rare classes are drawn more often (CBGS), see ``training/class_balance.py``.
+        schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
+        gradient_clip: largest norm of the gradient; 0: no limit.
+        ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
+        compile: the network's convolutional parts are compiled by torch.compile.
+        workers: processes that load samples; 0: the training process does it itself.
+        log_every, checkpoint_every, pictures_every, validate_every: steps between logged values, saved states, pictures and
+            validations; 0: no pictures, and no validation but after the last step.
+        loss, queries: of the centre head, and of the query head.
+        distill: a teacher and what it teaches; null: nothing.
+    """
+
+    steps: int
+    batch_size: int = 4
+    accumulate: int = 1
+    class_balance: bool = False
+    learning_rate: float = 2e-4
+    schedule: Schedule = Schedule.COSINE
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    gradient_clip: float = 35.0
+    ema_decay: float = 0.0
+    workers: int = 0
+    seed: int = 0
+    precision: str = "32-true"
+    compile: bool = False
+    log_every: int = 20
+    checkpoint_every: int = 500
+    pictures_every: int = 500
+    validate_every: int = 0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: CenterLossConfig = field(default_factory=CenterLossConfig)
+    queries: QueryLossConfig = field(default_factory=QueryLossConfig)
+    image_supervision: ImageSupervisionConfig = field(default_factory=ImageSupervisionConfig)
+    distill: DistillConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay {self.ema_decay} must be at least 0 and below 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file: the model and its training."""
+
+    model: ModelConfig
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        if self.training.image_supervision.used and not isinstance(self.model, LiftModelConfig):
+            raise ValueError("training.image_supervision is for models with a lift; leave it out")
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a configuration YAML file, with ``overrides`` such as "training.steps=100" (values are YAML) laid over it.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
+    """
+    path = Path(path)
+    data = read_yaml(path)
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"override '{override}': write it as section.field=value")
+        *parents, last = key.split(".")
+        node = data
+        for parent in parents:
+            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise UserError(f"override '{override}': '{key}' is inside a field that has no fields of its own")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"override '{override}': its value is not YAML") from None
+    return from_dict(Config, data, str(path))
