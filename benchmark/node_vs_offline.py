@@ -16,7 +16,7 @@ import numpy as np
 
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.geometry import Boxes, wrap_angle
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 
 PATIENCE_S = 120.0
 VERB = [sys.executable, "-c", "import sys; from bevdistill_ros.cli import main; sys.exit(main())"]
@@ -39,7 +39,7 @@ def largest_difference(
     """
     nusc = open_nuscenes(data, "v1.0-mini")
     detector = Detector.from_checkpoint(model)
-    samples = NuScenesCameras(
+    samples = NuScenesSamples(
         nusc, choose_samples(nusc)[:1], detector.class_names, detector.preprocess, detector.cameras
     )
     sample = samples[0]

@@ -18,7 +18,7 @@ from results_file import write_result
 
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.detector import Detector
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluate import evaluate
 from bevdistill_ros.training.evaluation import DetectionResult
 from bevdistill_ros.training.evaluation_missing_cameras import camera_missing
@@ -37,11 +37,11 @@ def held_out(folder: Path, colours: str) -> Path:
     return root
 
 
-def open_samples(root: Path, detector: Detector) -> NuScenesCameras:
+def open_samples(root: Path, detector: Detector) -> NuScenesSamples:
     """The drives as the detector takes them, decoded once."""
     nusc = open_nuscenes(root)
     tokens = choose_samples(nusc, SPLIT)
-    return NuScenesCameras(nusc, tokens, detector.class_names, detector.preprocess, detector.cameras, cache=True)
+    return NuScenesSamples(nusc, tokens, detector.class_names, detector.preprocess, detector.cameras, cache=True)
 
 
 def figures_of(result: DetectionResult) -> dict:
@@ -60,7 +60,7 @@ def short(result: DetectionResult) -> dict:
     return {"mAP": round(result.mAP, 4), "NDS": round(result.NDS, 4)}
 
 
-def without_cameras(detector: Detector, samples: NuScenesCameras, complete: DetectionResult) -> dict:
+def without_cameras(detector: Detector, samples: NuScenesSamples, complete: DetectionResult) -> dict:
     """By the number of cameras gone, means over several choices of them."""
     rows = camera_missing(lambda gone: evaluate(detector, samples, drop_cameras=gone), samples.cameras, complete)
     print(camera_missing_table(rows), flush=True)

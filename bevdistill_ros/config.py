@@ -51,6 +51,9 @@ class BackboneConfig:
 
     The last ``deformable_stages`` of those have deformable 3x3 convolutions (DCNv2), for which torchvision must be installed.
 
+    The stem and the first ``frozen_stages`` of them are not trained (0: all is). ``norm`` is the backbone's normalisation, where it
+    is not to be the model's.
+
     Where ``timm`` is the name of a model of the package of that name, that is the backbone instead, see ``TimmBackbone``.
     """
 
@@ -59,6 +62,8 @@ class BackboneConfig:
     stages: int = 4
     timm: str = ""
     deformable_stages: int = 0
+    frozen_stages: int = 0
+    norm: Norm | None = None
 
     def __post_init__(self) -> None:
         if self.depth not in (18, 34, 50, 101):
@@ -69,8 +74,15 @@ class BackboneConfig:
             raise ValueError(f"stages {self.stages} must be 2, 3 or 4")
         if not 0 <= self.deformable_stages <= self.stages:
             raise ValueError(f"deformable_stages {self.deformable_stages} must be 0 to stages, {self.stages}")
-        if self.timm and (self.depth, self.width, self.stages, self.deformable_stages) != (18, 64, 4, 0):
-            raise ValueError("depth, width, stages and deformable_stages are of the ResNet: leave them out beside timm")
+        if not 0 <= self.frozen_stages <= self.stages:
+            raise ValueError(f"frozen_stages {self.frozen_stages} must be 0 to stages, {self.stages}")
+        if self.norm is Norm.BATCH:
+            raise ValueError("norm batch is for a whole model, whose own norm it is: leave it out")
+        own = self.depth, self.width, self.stages, self.deformable_stages, self.frozen_stages
+        if self.timm and own != (18, 64, 4, 0, 0):
+            raise ValueError(
+                "depth, width, stages, deformable_stages and frozen_stages are of the ResNet: leave them out beside timm"
+            )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         members = [member for member in typing.get_args(kind) if member is not types.NoneType]
         if data is None and len(members) < len(typing.get_args(kind)):
             return None
+        if len(members) == 1:
+            return _convert(members[0], data, where)
         given = set(data) if isinstance(data, Mapping) else set()
         known = {member: {f.name for f in dataclasses.fields(member)} for member in members}
         kind = max(known, key=lambda member: len(given & known[member]))

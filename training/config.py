@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from bevdistill_ros.config import LiftModelConfig, ModelConfig
+from bevdistill_ros.config import ImageModelConfig, LiftModelConfig, ModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import read_yaml
 from bevdistill_ros.plain_data import from_dict
@@ -143,6 +143,7 @@ class TrainingConfig:
     Attributes:
         accumulate: the batch is computed in so many parts, one after another, for a memory that does not hold it at once.
         class_balance: samples with rare classes are drawn more often (CBGS), see ``training/class_balance.py``.
+        backbone_rate: the image backbone's learning rate is so many times the others'.
         schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
         gradient_clip: largest norm of the gradient; 0: no limit.
         ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
@@ -159,6 +160,7 @@ class TrainingConfig:
     accumulate: int = 1
     class_balance: bool = False
     learning_rate: float = 2e-4
+    backbone_rate: float = 1.0
     schedule: Schedule = Schedule.COSINE
     weight_decay: float = 0.01
     warmup_steps: int = 100
@@ -187,6 +189,8 @@ class TrainingConfig:
         for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative")
+        if not self.backbone_rate > 0:
+            raise ValueError("backbone_rate must be positive; model.backbone.frozen_stages holds weights as they are")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} must be at least 0 and below 1")
         if self.precision not in PRECISIONS:
@@ -203,6 +207,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.training.image_supervision.used and not isinstance(self.model, LiftModelConfig):
             raise ValueError("training.image_supervision is for models with a lift; leave it out")
+        if self.training.backbone_rate != 1 and not isinstance(self.model, ImageModelConfig):
+            raise ValueError("training.backbone_rate is for models that see images; leave it out")
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:

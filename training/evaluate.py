@@ -23,7 +23,7 @@ from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
 from bevdistill_ros.paths import model_path
 from bevdistill_ros.training.data.nuscenes import (
-    NuScenesCameras,
+    NuScenesSamples,
     Sample,
     choose_samples,
     missing_scenes,
@@ -59,7 +59,7 @@ CACHE_LIMIT = 1 << 30
 
 def predict(
     detector: Detector | Teacher,
-    samples: NuScenesCameras,
+    samples: NuScenesSamples,
     rig_yaw: float = 0.0,
     black_images: bool = False,
     drop_cameras: Sequence[str] = (),
@@ -97,7 +97,7 @@ def predict(
 
 def evaluate(
     detector: Detector | Teacher,
-    samples: NuScenesCameras,
+    samples: NuScenesSamples,
     rig_yaw: float = 0.0,
     black_images: bool = False,
     drop_cameras: Sequence[str] = (),
@@ -194,7 +194,7 @@ _SUMMARY = ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
 
 def _open(
     path: Path, device: str, nusc: NuScenes, tokens: Sequence[str], arguments: argparse.Namespace
-) -> tuple[Detector | Teacher, NuScenesCameras]:
+) -> tuple[Detector | Teacher, NuScenesSamples]:
     """A checkpoint's detector, and the samples as it takes them."""
     detector = make_detector(load_checkpoint(path), device, str(path))
     cameras = arguments.cameras or detector.cameras
@@ -217,13 +217,13 @@ def _open(
     return detector, samples
 
 
-def _remaining(samples: NuScenesCameras, arguments: argparse.Namespace) -> list[str]:
+def _remaining(samples: NuScenesSamples, arguments: argparse.Namespace) -> list[str]:
     return [camera for camera in samples.cameras if camera not in arguments.drop_cameras]
 
 
 def _run(
     detector: Detector | Teacher,
-    samples: NuScenesCameras,
+    samples: NuScenesSamples,
     yaw_deg: float,
     title: str,
     subfolder: str,
@@ -259,7 +259,7 @@ def _run(
 
 def _evaluate_with_progress(
     detector: Detector | Teacher,
-    samples: NuScenesCameras,
+    samples: NuScenesSamples,
     yaw_deg: float,
     dropped: Sequence[str],
     each: Callable[[int, Sample, Boxes], None] | None,

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from bevdistill_ros.training.augmentation import PixelChange, augment_geometry, change_pixels, draw_augmentation
 from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
 from bevdistill_ros.training.config import Config
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample
 from bevdistill_ros.training.image_supervision import ImageTargets, image_targets, latest_reading
 
 
@@ -40,7 +40,7 @@ class AugmentedSamples(Dataset):
     """
 
     def __init__(
-        self, samples: NuScenesCameras, config: Config, black_images: bool = False, on_device: bool = False
+        self, samples: NuScenesSamples, config: Config, black_images: bool = False, on_device: bool = False
     ) -> None:
         self.samples, self.config, self.black_images, self.on_device = samples, config, black_images, on_device
 

@@ -97,7 +97,7 @@ class DetectionModule(lightning.LightningModule):
         training = self.config.training
         rate = training.learning_rate * learning_rate_factor(training, self.global_step)
         for group in self.optimizers().param_groups:
-            group["lr"], group["weight_decay"] = rate, training.weight_decay
+            group["lr"], group["weight_decay"] = rate * group["share"], training.weight_decay
         self.log("learning_rate", rate, batch_size=len(batch["boxes"]))
 
     def training_step(self, batch: dict, index: int) -> Tensor:
@@ -213,7 +213,13 @@ class DetectionModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; ``on_train_batch_start`` sets the learning rate."""
         training = self.config.training
-        return torch.optim.AdamW(self.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+        slower = list(self.network.backbone.parameters()) if training.backbone_rate != 1 else []
+        known = {id(parameter) for parameter in slower}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        groups: list[dict[str, Any]] = [{"params": others, "share": 1.0}]
+        if slower:
+            groups.append({"params": slower, "share": training.backbone_rate})
+        return torch.optim.AdamW(groups, training.learning_rate, weight_decay=training.weight_decay)
 
     def _stop(self, batch: dict, what: str) -> NoReturn:
         """End the training with the samples that may be to blame. Neither weights nor saved state have been touched.
@@ -247,5 +253,6 @@ class DetectionModule(lightning.LightningModule):
         """Whether loss and gradient of sample ``i`` alone are finite."""
         with torch.enable_grad():
             loss = sum(self.losses(part_of(batch, slice(i, i + 1))).values())
-            gradients = torch.autograd.grad(loss, list(self.network.parameters()), allow_unused=True)
+            trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         return bool(loss.isfinite()) and all(g is None or bool(g.isfinite().all()) for g in gradients)

@@ -38,7 +38,7 @@ from bevdistill_ros.training.callbacks import (
 from bevdistill_ros.training.config import Config, TrainingConfig, load_config
 from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
 from bevdistill_ros.training.data.nuscenes import (
-    NuScenesCameras,
+    NuScenesSamples,
     choose_samples,
     find_version,
     note_missing_scenes,
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
         folder = Path(arguments.cache_tables or output / TABLE_FOLDER)
         nusc = open_table_cache(data, find_version(data, arguments.version), folder)
 
-    def choose(split: str | None, scenes: list[str] | None, points: PointsConfig | None = None) -> NuScenesCameras:
+    def choose(split: str | None, scenes: list[str] | None, points: PointsConfig | None = None) -> NuScenesSamples:
         tokens = choose_samples(nusc, split, scenes)
         note_missing_scenes(nusc, split)
         return open_samples(nusc, tokens, config.model, arguments.cameras, points=points)
@@ -185,7 +185,7 @@ class Trained:
 
 def train(
     config: Config,
-    samples: NuScenesCameras,
+    samples: NuScenesSamples,
     output: Path,
     clock: RunClock,
     processes: Processes,
@@ -194,7 +194,7 @@ def train(
     weights: Path | None = None,
     black_images: bool = False,
     device_cache: ImageCache | None = None,
-    validation_samples: NuScenesCameras | None = None,
+    validation_samples: NuScenesSamples | None = None,
 ) -> Trained:
     """Run the training, with its saved states and its log in ``output``.
 
@@ -424,7 +424,8 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="start from the weights of this checkpoint (.safetensors), as far as they fit by name and shape",
+        help="start from the weights of this checkpoint, as far as they fit by name and shape; also of an image backbone as "
+        "torchvision, timm or mmdetection store it (.pth, .pt, .safetensors)",
     )
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE", help="override a field, e.g. training.steps=1000"

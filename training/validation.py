@@ -11,7 +11,7 @@ import torch
 
 from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.training.average import WeightAverage
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 from bevdistill_ros.training.evaluate import evaluate
 from bevdistill_ros.training.teacher import make_detector
 
@@ -26,7 +26,7 @@ class Validation(lightning.Callback):
     """
 
     def __init__(
-        self, samples: NuScenesCameras, every: int, average: WeightAverage, black_images: bool = False
+        self, samples: NuScenesSamples, every: int, average: WeightAverage, black_images: bool = False
     ) -> None:
         self.samples, self.every, self.average, self.black_images = samples, every, average, black_images
         self.figures: dict[str, float] | None = None

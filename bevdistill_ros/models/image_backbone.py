@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bevdistill_ros.config import BackboneConfig
 from bevdistill_ros.models.fpn import FPN
+from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.resnet import ResNet
 from bevdistill_ros.models.timm_backbone import STRIDES, TimmBackbone
 
@@ -17,8 +18,12 @@ def make_backbone(config: BackboneConfig, size: tuple[int, int]) -> ResNet | Tim
         size: (H, W) of the images.
     """
     if config.timm:
-        return TimmBackbone(config.timm, size)
-    return ResNet(config.depth, config.width, config.stages, config.deformable_stages)
+        backbone: ResNet | TimmBackbone = TimmBackbone(config.timm, size)
+    else:
+        backbone = ResNet(config.depth, config.width, config.stages, config.deformable_stages, config.frozen_stages)
+    if config.norm is not None:
+        use_norm(backbone, config.norm)
+    return backbone
 
 
 class ImageNeck(FPN):

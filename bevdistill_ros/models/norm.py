@@ -43,8 +43,5 @@ def use_norm(network: nn.Module, norm: Norm) -> None:
             if type(child) is nn.BatchNorm2d:  # of those derived from it, timm's have an activation inside
                 channels = child.num_features
                 groups = channels // math.gcd(channels, GROUP)
-                setattr(
-                    module,
-                    name,
-                    nn.GroupNorm(groups, channels) if norm is Norm.GROUP else FrozenStatistics(channels, child.eps),
-                )
+                other = nn.GroupNorm(groups, channels) if norm is Norm.GROUP else FrozenStatistics(channels, child.eps)
+                setattr(module, name, other.requires_grad_(child.weight.requires_grad))

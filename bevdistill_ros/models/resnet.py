@@ -74,9 +74,10 @@ class ResNet(nn.Module):
         width: channels of the stem; 64 is the original.
         stages: how many of the four stages are built, 2 or more.
         deformable: how many of these, counted from the last, have deformable convolutions.
+        frozen: the stem and how many of these, counted from the first, are not trained: neither weights nor statistics; 0: all are.
     """
 
-    def __init__(self, depth: int, width: int = 64, stages: int = 4, deformable: int = 0) -> None:
+    def __init__(self, depth: int, width: int = 64, stages: int = 4, deformable: int = 0, frozen: int = 0) -> None:
         super().__init__()
         if depth not in LAYERS:
             raise ValueError(f"backbone.depth {depth} is not one of {', '.join(map(str, LAYERS))}")
@@ -102,6 +103,16 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, DeformableConv):
                 module.reset_offsets()
+        self._frozen = ("conv1", "bn1", *(f"layer{i + 1}" for i in range(frozen))) if frozen else ()
+        for name in self._frozen:
+            getattr(self, name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ResNet:
+        """What is frozen normalises as in use."""
+        super().train(mode)
+        for name in self._frozen:
+            getattr(self, name).eval()
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised RGB to the features at strides 8, 16 and 32 (as far as built), of ``out_channels``."""

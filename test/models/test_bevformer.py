@@ -135,14 +135,15 @@ def test_what_images_show_matters(network: BevFormer) -> None:
     assert (run(network, **seen) - run(network, **other)).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("blind", [False, True])
-def test_gradients_reach_every_weight(blind: bool) -> None:
+@pytest.mark.parametrize(("blind", "mixed"), [(False, False), (True, False), (False, True)])
+def test_gradients_reach_every_weight(blind: bool, mixed: bool) -> None:
     """Where no camera is there, too: they are zero then, but they are, as training in several processes demands."""
     network = make_network(1)
     mask = torch.full((2, 3), not blind)
-    outputs = network(**rig(3, batch=2), mask=mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        outputs = network(**rig(3, batch=2), mask=mask)
     loss = outputs.queries.logits.square().sum() + outputs.queries.codes.square().sum()
-    (loss + outputs.auxiliary.square().sum()).backward()
+    (loss + outputs.auxiliary.float().square().sum()).backward()
     without = [name for name, weight in network.named_parameters() if weight.grad is None]
     assert not without
     if not blind:

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bevdistill_ros.checkpoint import Checkpoint
-from bevdistill_ros.config import BackboneConfig
+from bevdistill_ros.config import BackboneConfig, Norm
 from bevdistill_ros.detector import load_network
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models import build_network, deformable_conv
 from bevdistill_ros.models.deformable_conv import DeformableConv, buildable, find_operator
+from bevdistill_ros.models.image_backbone import make_backbone
+from bevdistill_ros.models.norm import FrozenStatistics, use_norm
 from bevdistill_ros.models.resnet import ResNet
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
@@ -148,3 +150,26 @@ def test_with_torchvision_a_new_model_is_as_configured(stand_in) -> None:
 def test_no_more_deformable_stages_than_there_are(stages: int) -> None:
     with pytest.raises(ValueError, match="deformable_stages"):
         BackboneConfig(18, 32, stages=3, deformable_stages=stages)
+
+
+def test_frozen_stages_keep_weights_and_statistics() -> None:
+    torch.manual_seed(0)
+    network = ResNet(18, 16, frozen=2).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    sum(feature.square().mean() for feature in network(torch.randn(2, 3, 64, 64))).backward()
+    optimizer.step()
+    changed = {
+        name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"layer3", "layer4"}
+
+
+@pytest.mark.parametrize("norm", [None, Norm.FROZEN, Norm.GROUP])
+def test_the_models_norm_leaves_a_frozen_stem_frozen_and_the_backbones_own_norm_alone(norm: Norm | None) -> None:
+    backbone = make_backbone(BackboneConfig(18, 16, frozen_stages=1, norm=norm), (64, 96))
+    use_norm(backbone, Norm.GROUP if norm is None else Norm.FROZEN)
+    kinds = {type(module) for name, module in backbone.named_modules() if name.rpartition(".")[2].startswith("bn")}
+    assert kinds == {FrozenStatistics if norm is Norm.FROZEN else torch.nn.GroupNorm}
+    trained = {name.split(".")[0] for name, p in backbone.named_parameters() if p.requires_grad}
+    assert trained == {"layer2", "layer3", "layer4"}

@@ -10,7 +10,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
 from bevdistill_ros.training.config import load_config
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.loader import AugmentedSamples, StepSampler, make_loader
 
 # Class 0 is everywhere, 1 in a tenth of the samples, 5 in one of them alone; the last ten samples hold nothing.
@@ -49,7 +49,7 @@ def test_the_order_does_not_depend_on_where_it_starts() -> None:
 def test_a_training_draws_balanced(tiny_nuscenes) -> None:
     """By the classes of the boxes that it learns from."""
     nusc = open_nuscenes(tiny_nuscenes, "v1.0-mini")
-    samples = NuScenesCameras(nusc, choose_samples(nusc), CLASS_NAMES, None)
+    samples = NuScenesSamples(nusc, choose_samples(nusc), CLASS_NAMES, None)
     for i in range(len(samples)):
         assert samples.classes(i) == frozenset(samples.geometry(i).boxes.labels.tolist())
     options = [

@@ -22,22 +22,22 @@ from bevdistill_ros.geometry import Boxes, invert
 from bevdistill_ros.models import build_network
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.config import load_config
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluate import evaluate, predict
 from bevdistill_ros.training.evaluation import mean_of_figures
 
 
 @pytest.fixture(scope="module")
-def samples(tiny_nuscenes) -> NuScenesCameras:
+def samples(tiny_nuscenes) -> NuScenesSamples:
     nusc = open_nuscenes(tiny_nuscenes, "v1.0-mini")
     tokens = choose_samples(nusc, "mini_train")
-    return NuScenesCameras(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)), cache=True)
+    return NuScenesSamples(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)), cache=True)
 
 
 class Oracle:
     """A detector that knows the truth of every picture, and reads off the camera poses how the rig was turned."""
 
-    def __init__(self, samples: NuScenesCameras) -> None:
+    def __init__(self, samples: NuScenesSamples) -> None:
         self.known = {samples[i].images.tobytes(): samples[i] for i in range(len(samples))}
         self.calls: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -361,7 +361,7 @@ def test_cameras_that_a_sample_lacks_are_masked(tiny_nuscenes, tiny_checkpoint, 
     nusc = NuScenes("v1.0-mini", str(tiny_nuscenes), verbose=False)
     tokens = choose_samples(nusc, "mini_train")
     nusc.get("sample", tokens[0])["data"].pop("CAM_BACK")
-    partial = NuScenesCameras(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)))
+    partial = NuScenesSamples(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)))
     oracle = Oracle(partial)
     assert evaluate(oracle, partial).mAP == pytest.approx(1.0)
     assert [mask.sum() for _, mask in oracle.calls] == [5, 6, 6, 6]

@@ -19,7 +19,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.data import image_cache
 from bevdistill_ros.training.data.image_cache import open_image_cache
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +27,22 @@ def nusc(tiny_nuscenes):
     return open_nuscenes(tiny_nuscenes)
 
 
-def dataset(nusc, image: ImageConfig | None = None, split: str | None = None, cameras=None) -> NuScenesCameras:
+def dataset(nusc, image: ImageConfig | None = None, split: str | None = None, cameras=None) -> NuScenesSamples:
     config = image or ImageConfig(32, 64)
-    return NuScenesCameras(nusc, choose_samples(nusc, split), CLASS_NAMES, Preprocessor(config), cameras)
+    return NuScenesSamples(nusc, choose_samples(nusc, split), CLASS_NAMES, Preprocessor(config), cameras)
 
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[int]:
     """A number for every picture that is decoded from now on."""
     calls: list[int] = []
-    original = NuScenesCameras._image
+    original = NuScenesSamples._image
 
     def counting(self, record):
         calls.append(len(calls))
         return original(self, record)
 
-    monkeypatch.setattr(NuScenesCameras, "_image", counting)
+    monkeypatch.setattr(NuScenesSamples, "_image", counting)
     return calls
 
 
@@ -114,7 +114,7 @@ def test_another_configuration_choice_or_picture_is_another_cache(tiny_nuscenes,
 
 def test_an_interrupted_filling_goes_on_where_it_was(nusc, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(image_cache, "CHUNK", 2)
-    samples, original, seen = dataset(nusc), NuScenesCameras.images, []
+    samples, original, seen = dataset(nusc), NuScenesSamples.images, []
 
     def interrupted(self, index):
         seen.append(index)
@@ -123,7 +123,7 @@ def test_an_interrupted_filling_goes_on_where_it_was(nusc, tmp_path, monkeypatch
         return original(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(NuScenesCameras, "images", interrupted)
+        patch.setattr(NuScenesSamples, "images", interrupted)
         with pytest.raises(KeyboardInterrupt):
             open_image_cache(samples, tmp_path, threads=1)
     assert names(tmp_path) == {".partial", ".done", ".lock"}
@@ -134,7 +134,7 @@ def test_an_interrupted_filling_goes_on_where_it_was(nusc, tmp_path, monkeypatch
 
     seen.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(NuScenesCameras, "images", counted)
+        patch.setattr(NuScenesSamples, "images", counted)
         cache = open_image_cache(samples, tmp_path, threads=1)
     assert seen == [4, 5, 6, 7]  # two chunks of two were finished
     assert all(np.array_equal(cache.images[i], samples[i].images) for i in range(len(samples)))

@@ -15,17 +15,17 @@ from bevdistill_ros.geometry import invert, transform_points
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.lidar import read_points
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, open_samples, turn_rig
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes, open_samples, turn_rig
 from bevdistill_ros.training.data.records import ego_pose, mounting
 
 EVERYTHING = (0.0, 0.0, 0.0, 0.0)
 """No vehicle to leave out."""
 
 
-def load(root, seconds: float = 0.0, ego=EVERYTHING, **options) -> NuScenesCameras:
+def load(root, seconds: float = 0.0, ego=EVERYTHING, **options) -> NuScenesSamples:
     nusc = open_nuscenes(root, "v1.0-mini")
     points = PointsConfig(seconds, ego)
-    return NuScenesCameras(nusc, choose_samples(nusc), CLASS_NAMES, None, points=points, **options)
+    return NuScenesSamples(nusc, choose_samples(nusc), CLASS_NAMES, None, points=points, **options)
 
 
 @pytest.mark.parametrize(("seconds", "readings"), [(0.0, 1), (0.49, 1), (0.5, 2), (1.2, 3), (9.0, 4)])

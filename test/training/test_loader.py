@@ -14,7 +14,7 @@ from bevdistill_ros.models.pillar_net import PillarNet
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.config import AugmentationConfig, load_config
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
 
 
@@ -34,7 +34,7 @@ def batches(root, config, inputs, images: bool, points: bool, workers: int = 0) 
     nusc = open_nuscenes(root, "v1.0-mini")
     preprocessor = Preprocessor(ImageConfig(32, 64)) if images else None
     lidar = PointsConfig(0.6) if points else None
-    samples = NuScenesCameras(nusc, choose_samples(nusc), config.model.classes, preprocessor, points=lidar)
+    samples = NuScenesSamples(nusc, choose_samples(nusc), config.model.classes, preprocessor, points=lidar)
     config = replace(config, training=replace(config.training, workers=workers))
     return list(make_loader(AugmentedSamples(samples, config), config, 0, inputs))
 

@@ -16,7 +16,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Camera, invert, transform_points, wrap_angle
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.data.nuscenes import (
-    NuScenesCameras,
+    NuScenesSamples,
     choose_samples,
     missing_scenes,
     note_missing_scenes,
@@ -26,9 +26,9 @@ from bevdistill_ros.training.data.nuscenes import (
 )
 
 
-def load(root, **options) -> NuScenesCameras:
+def load(root, **options) -> NuScenesSamples:
     nusc = open_nuscenes(root, "v1.0-mini")
-    return NuScenesCameras(nusc, choose_samples(nusc), CLASS_NAMES, Preprocessor(ImageConfig(96, 256)), **options)
+    return NuScenesSamples(nusc, choose_samples(nusc), CLASS_NAMES, Preprocessor(ImageConfig(96, 256)), **options)
 
 
 def test_boxes_project_where_the_devkit_puts_them(keyframe_root) -> None:

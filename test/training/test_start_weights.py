@@ -118,9 +118,11 @@ class Evil:
 def bad_files(folder: Path) -> dict[str, str]:
     """Name of each bad file, and what is said of it."""
     torch.save({"state_dict": {"conv1.weight": torch.ones(1)}, "hook": Evil()}, folder / "evil.pth")
-    (folder / "pickle.pth").write_bytes(pickle.dumps({"a": 1}))
+    (folder / "pickle.pth").write_bytes(pickle.dumps({"a": 1}, protocol=2))
     torch.save(resnet_state(), folder / "whole.pth")
     (folder / "cut.pth").write_bytes((folder / "whole.pth").read_bytes()[:-3000])
+    torch.save({"a": torch.ones(2)}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    (folder / "old_cut.pth").write_bytes((folder / "old.pth").read_bytes()[:-10])
     (folder / "empty.pt").write_bytes(b"")
     (folder / "text.pth").write_text("Not Found")
     torch.save([torch.ones(1)], folder / "list.pt")
@@ -130,6 +132,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "evil.pth": "holds more than weights, or is damaged",
         "pickle.pth": "",
         "cut.pth": "cannot be read",
+        "old_cut.pth": "cannot be read",
         "empty.pt": "",
         "text.pth": "",
         "list.pt": "holds no weights by name",

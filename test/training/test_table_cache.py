@@ -15,7 +15,7 @@ from bevdistill_ros.cli import main
 from bevdistill_ros.config import CLASS_NAMES, PointsConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.training.data import table_cache
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.data.table_cache import open_table_cache
 
 
@@ -29,7 +29,7 @@ def test_records_and_samples_are_the_devkits(tiny_nuscenes, tmp_path, monkeypatc
     tokens = choose_samples(cached)
     assert tokens == choose_samples(devkit)
     ours, theirs = (
-        NuScenesCameras(nusc, tokens, CLASS_NAMES, None, points=PointsConfig(0.6)) for nusc in (cached, devkit)
+        NuScenesSamples(nusc, tokens, CLASS_NAMES, None, points=PointsConfig(0.6)) for nusc in (cached, devkit)
     )
     for ours_now, theirs_now in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(ours_now.points, theirs_now.points)

@@ -19,7 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.cli import main
 from bevdistill_ros.detector import Detector
+from bevdistill_ros.errors import UserError
+from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training import module
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.loader import StepSampler
 
 SMALL = [
@@ -268,6 +271,23 @@ def test_a_resumed_training_takes_the_new_learning_rate(tiny_nuscenes, tmp_path)
     constant = ["--set=training.schedule=constant", "--set=training.learning_rate=1e-4"]
     assert train(tiny_nuscenes, output, 4, "--resume", *constant) == 0
     assert curve(output, "learning_rate")[3] == pytest.approx(1e-4)
+
+
+def test_the_backbone_learns_at_its_own_rate(tiny_nuscenes, tmp_path) -> None:
+    assert (
+        train(tiny_nuscenes, tmp_path / "slow", 2, "--set=training.backbone_rate=0.1", "--set=training.warmup_steps=0")
+        == 0
+    )
+    first, last = (
+        torch.load(tmp_path / "slow" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"][i]
+        for i in (0, 1)
+    )
+    rate = first["lr"]
+    assert rate > 0 and last["lr"] == pytest.approx(0.1 * rate)
+    names = [name for name in weights(tmp_path / "slow") if name.startswith("backbone.")]
+    assert 0 < len(last["params"]) < len(names)  # its parameters, not its statistics
+    with pytest.raises(UserError, match="backbone_rate is for models that see images"):
+        load_config(share_directory() / "config" / "models" / "teacher_nano.yaml", ["training.backbone_rate=0.1"])
 
 
 def test_a_training_is_not_resumed_on_other_samples(tiny_nuscenes, tmp_path, capsys) -> None:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bevdistill_ros import geometry, preprocess
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.hardware import available_cores
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 
 CHUNK = 64
 """Samples written between two marks of progress, each of which waits for the disk."""
@@ -49,7 +49,7 @@ class ImageCache:
         return ImageCache, (self.path, self.shape)
 
 
-def open_image_cache(samples: NuScenesCameras, folder: Path, threads: int | None = None) -> ImageCache:
+def open_image_cache(samples: NuScenesSamples, folder: Path, threads: int | None = None) -> ImageCache:
     """The cache of ``samples`` in ``folder``, filled first where it is not yet complete, with a progress bar.
 
     Another process that needs the same one waits until it is filled.
@@ -86,7 +86,7 @@ def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
     return path.is_file() and path.stat().st_size == _size(shape)
 
 
-def _digest(samples: NuScenesCameras) -> str:
+def _digest(samples: NuScenesSamples) -> str:
     """Name of the cache: whatever changes the pixels, their order or their layout changes it."""
     digest = hashlib.sha256()
 
@@ -121,7 +121,7 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _fill(samples: NuScenesCameras, shape: tuple[int, int, int, int, int], stem: Path, threads: int) -> None:
+def _fill(samples: NuScenesSamples, shape: tuple[int, int, int, int, int], stem: Path, threads: int) -> None:
     """Make STEM.images, going on with what an interrupted run left."""
     partial, marks = stem.with_suffix(".partial"), stem.with_suffix(".done")
     done = np.zeros(shape[0], np.uint8)
@@ -158,7 +158,7 @@ def _reserve(file: int, size: int) -> None:
 
 
 def _fill_file(
-    samples: NuScenesCameras, shape: tuple[int, ...], file: int, marks: Path, done: np.ndarray, threads: int
+    samples: NuScenesSamples, shape: tuple[int, ...], file: int, marks: Path, done: np.ndarray, threads: int
 ) -> None:
     """Write every sample that is not marked in ``done``; pixels are on the disk before their mark is."""
     pixels, K = int(np.prod(shape[1:])), shape[1] * 9 * 8

@@ -201,15 +201,15 @@ def open_samples(
     cameras: Sequence[str] | None = None,
     cache: bool = False,
     points: PointsConfig | None = None,
-) -> NuScenesCameras:
-    """Samples with what a model sees, and with LiDAR ``points`` where it sees none itself; see ``NuScenesCameras``."""
+) -> NuScenesSamples:
+    """Samples with what a model sees, and with LiDAR ``points`` where it sees none itself; see ``NuScenesSamples``."""
     preprocessor = Preprocessor(model.image) if isinstance(model, ImageModelConfig) else None
     if isinstance(model, TeacherConfig):
         points = model.points
-    return NuScenesCameras(nusc, tokens, model.classes, preprocessor, cameras, cache, points=points)
+    return NuScenesSamples(nusc, tokens, model.classes, preprocessor, cameras, cache, points=points)
 
 
-class NuScenesCameras:
+class NuScenesSamples:
     """A sequence of ``Sample``.
 
     Args:
@@ -254,7 +254,7 @@ class NuScenesCameras:
         self._cache: dict[str, np.ndarray] | None = {} if cache else None
         self._prepared: PreparedImages | None = None
 
-    def with_images(self, prepared: PreparedImages) -> NuScenesCameras:
+    def with_images(self, prepared: PreparedImages) -> NuScenesSamples:
         """The same samples with images and their K from ``prepared`` instead of the picture files."""
         other = copy.copy(self)
         other._prepared = prepared

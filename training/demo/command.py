@@ -17,7 +17,7 @@ from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.detector import Detector, camera_config, choose_device
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes, open_samples
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes, open_samples
 from bevdistill_ros.training.demo import figures
 from bevdistill_ros.training.demo.drive import DemoDrive, make_drive
 from bevdistill_ros.training.demo.pace import seconds_per_set, suitable_rate
@@ -112,14 +112,14 @@ def _run(arguments: argparse.Namespace, simulate: generate.Simulate, backend: Ca
     return 0
 
 
-def _open(drive: DemoDrive, checkpoint: Checkpoint) -> NuScenesCameras:
+def _open(drive: DemoDrive, checkpoint: Checkpoint) -> NuScenesSamples:
     """The drive's keyframes, with all its cameras."""
     nusc = open_nuscenes(drive.dataset, VERSION)
     tokens = choose_samples(nusc, scenes=[drive.scene])
     return open_samples(nusc, tokens, checkpoint.config)
 
 
-def _rig(samples: NuScenesCameras) -> tuple[list[str], list[float]]:
+def _rig(samples: NuScenesSamples) -> tuple[list[str], list[float]]:
     """Names of the cameras in topics, and how long after the reference each exposes (ms): what a robot's owner would tell
     the detector. Left to learn that by itself, it would do without the drive's first frames."""
     stamps = {name: record["timestamp"] for name, record in samples.records(0).items()}

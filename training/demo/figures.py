@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_from_quaternion
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample
 from bevdistill_ros.training.demo.records import DetectedSet, SetStatus
 from bevdistill_ros.training.evaluation import DetectionResult, evaluate_detections
 
@@ -75,7 +75,7 @@ class KeyframeBoxes:
         return moved.transformed(invert(self.sample.global_T_ego))
 
 
-def at_keyframes(samples: NuScenesCameras, sets: Sequence[DetectedSet]) -> list[KeyframeBoxes]:
+def at_keyframes(samples: NuScenesSamples, sets: Sequence[DetectedSet]) -> list[KeyframeBoxes]:
     """For every keyframe the set made of its images: boxes have the stamp of one of them."""
     by_stamp = {found.stamp: found for found in sets}
     keyframes = []
@@ -91,14 +91,14 @@ def at_keyframes(samples: NuScenesCameras, sets: Sequence[DetectedSet]) -> list[
     return keyframes
 
 
-def _global_T_ego(samples: NuScenesCameras, record: Mapping) -> np.ndarray:
+def _global_T_ego(samples: NuScenesSamples, record: Mapping) -> np.ndarray:
     """(4, 4) where the ego vehicle was when an image was taken."""
     pose = samples.nusc.get("ego_pose", record["ego_pose_token"])
     w, x, y, z = pose["rotation"]
     return make_transform(rotation_from_quaternion((x, y, z, w)), pose["translation"])
 
 
-def score(samples: NuScenesCameras, keyframes: Sequence[KeyframeBoxes]) -> DetectionResult:
+def score(samples: NuScenesSamples, keyframes: Sequence[KeyframeBoxes]) -> DetectionResult:
     """Detection metrics over the keyframes; one without a set counts as one in which nothing was found."""
     predictions = {}
     for keyframe in keyframes:

@@ -6,7 +6,7 @@ from statistics import median
 from time import perf_counter
 
 from bevdistill_ros.detector import Detector
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 
 RATES = (1.0, 0.5, 0.25, 0.1)
 
@@ -14,7 +14,7 @@ SHARE = 0.4
 """Of the time between two sets of images that the detector may take here, alone: player, recorder and DDS want theirs, too."""
 
 
-def seconds_per_set(detector: Detector, samples: NuScenesCameras, repeats: int = 5) -> float:
+def seconds_per_set(detector: Detector, samples: NuScenesSamples, repeats: int = 5) -> float:
     """Median time from a keyframe's picture files to its boxes, after one time to warm up."""
     taken = []
     for index in range(repeats + 1):

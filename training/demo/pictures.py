@@ -11,7 +11,7 @@ import numpy as np
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import BevGrid, Boxes
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 from bevdistill_ros.training.demo.figures import KeyframeBoxes
 from bevdistill_ros.training.pictures import draw_sample
 
@@ -19,7 +19,7 @@ CELL_WIDTH = 640
 
 
 def write_mosaic(
-    path: Path, samples: NuScenesCameras, index: int, keyframe: KeyframeBoxes, grid: BevGrid, score: float
+    path: Path, samples: NuScenesSamples, index: int, keyframe: KeyframeBoxes, grid: BevGrid, score: float
 ) -> None:
     """Draw a keyframe of ``samples`` into a PNG file; found boxes from ``score`` on. All its images must be there."""
     found = keyframe.in_base()

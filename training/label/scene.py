@@ -17,7 +17,7 @@ from bevdistill_ros.geometry import invert, make_transform, rotation_z
 from bevdistill_ros.training.convert.annotations import CATEGORY_OF_CLASS
 from bevdistill_ros.training.convert.point_clouds import count_inside
 from bevdistill_ros.training.data.lidar import LidarReader
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 from bevdistill_ros.training.data.nuscenes_tables import rounded, token, wxyz
 from bevdistill_ros.training.evaluate import predict
 from bevdistill_ros.training.evaluation import attribute_of
@@ -56,7 +56,7 @@ class SceneLabeller:
         has_lidar = any(sensor["modality"] == "lidar" for sensor in nusc.sensor)
         self._lidar = LidarReader(nusc, PointsConfig()) if has_lidar else None
 
-    def __call__(self, name: str, samples: NuScenesCameras, each: Callable[[], None]) -> dict[str, Any]:
+    def __call__(self, name: str, samples: NuScenesSamples, each: Callable[[], None]) -> dict[str, Any]:
         """Rows of a scene, and the report of each class.
 
         Args:

@@ -8,20 +8,20 @@ import pytest
 from bevdistill_ros.config import CLASS_NAMES, ImageConfig
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_from_quaternion
 from bevdistill_ros.preprocess import Preprocessor
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 from bevdistill_ros.training.demo import figures
 from bevdistill_ros.training.demo.records import DetectedSet, SetStatus
 from bevdistill_ros.training.demo.summary import summarise, table
 
 
 @pytest.fixture(scope="module")
-def samples(tiny_nuscenes) -> NuScenesCameras:
+def samples(tiny_nuscenes) -> NuScenesSamples:
     nusc = open_nuscenes(tiny_nuscenes)
     tokens = choose_samples(nusc, scenes=["scene-0061"])
-    return NuScenesCameras(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)))
+    return NuScenesSamples(nusc, tokens, CLASS_NAMES, Preprocessor(ImageConfig(32, 64)))
 
 
-def truth_as_found(samples: NuScenesCameras, index: int, camera: str = "CAM_FRONT") -> DetectedSet:
+def truth_as_found(samples: NuScenesSamples, index: int, camera: str = "CAM_FRONT") -> DetectedSet:
     """A detector that is always right, whose boxes have the time of one camera."""
     sample = samples.geometry(index)
     record = samples.records(index)[camera]

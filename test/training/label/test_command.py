@@ -14,7 +14,7 @@ from nuscenes.nuscenes import NuScenes
 from bevdistill_ros.geometry import Boxes, rotated_iou_bev, wrap_angle
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
-from bevdistill_ros.training.data.nuscenes import NuScenesCameras, Sample, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluation import to_global
 from bevdistill_ros.training.teacher import Teacher
 
@@ -38,7 +38,7 @@ class Oracle(Teacher):
         self.class_names, self.cameras, self.device = self.config.classes, (), "cpu"
         nusc = open_nuscenes(root, "v1.0-mini")
         tokens = choose_samples(nusc)
-        samples = NuScenesCameras(nusc, tokens, self.class_names, None)
+        samples = NuScenesSamples(nusc, tokens, self.class_names, None)
         self.truth = {token: samples.geometry(index).boxes for index, token in enumerate(tokens)}
         self.noise, self.calls = noise, 0
 
@@ -107,8 +107,8 @@ def test_labels_are_the_true_boxes_with_velocities(root, oracle, tiny_checkpoint
     ]
     nusc = NuScenes("v1.0-labels", str(root), verbose=False)
     tokens = choose_samples(nusc, "bags")
-    labels = NuScenesCameras(nusc, tokens, oracle.class_names, None)
-    truth = NuScenesCameras(open_nuscenes(root, "v1.0-mini"), tokens, oracle.class_names, None)
+    labels = NuScenesSamples(nusc, tokens, oracle.class_names, None)
+    truth = NuScenesSamples(open_nuscenes(root, "v1.0-mini"), tokens, oracle.class_names, None)
     moving = 0
     for index in range(len(tokens)):
         found, true = (s.geometry(index) for s in (labels, truth))
@@ -270,7 +270,7 @@ def test_a_camera_student_may_be_the_teacher(root, tiny_checkpoint):
     """Of random weights: its boxes are anywhere, but they are rows like any."""
     assert label(root, tiny_checkpoint, "--score", "0.05", "--scenes", "scene-0103") == 0
     nusc = NuScenes("v1.0-labels", str(root), verbose=False)
-    samples = NuScenesCameras(nusc, choose_samples(nusc, None, ["scene-0103"]), Oracle(root).class_names, None)
+    samples = NuScenesSamples(nusc, choose_samples(nusc, None, ["scene-0103"]), Oracle(root).class_names, None)
     for index in range(len(samples)):
         boxes = samples.geometry(index).boxes
         overlaps = rotated_iou_bev(boxes, boxes)
