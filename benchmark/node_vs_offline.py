@@ -16,6 +16,7 @@ import numpy as np
 
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.geometry import Boxes, wrap_angle
+from bevdistill_ros.paths import large_segment
 from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
 
 PATIENCE_S = 120.0
@@ -98,6 +99,8 @@ def _play_to_node(
         "max_detections": "500",
         "deadline_ms": "1000.0",
         "tolerance_ms": "20.0",
+        "tf_timeout_ms": "5000.0",  # on a busy machine the odometry may come late
+        "frozen_after": "0",  # the bag shows one moment again and again
         # Left out, they would be learnt, for which this bag is too short.
         "camera_offsets_ms": "[" + ",".join(f"{ms:.3f}" for ms in stagger_ms.values()) + "]",
     }
@@ -122,7 +125,8 @@ def _play_to_node(
         while not labels and time.monotonic() < give_up and processes[0].poll() is None:
             rclpy.spin_once(node, timeout_sec=0.2)
         # Slowly, so that a busy machine answers every set before the next.
-        processes.append(subprocess.Popen([*VERB, "play", str(bag), "--wait", "--rate", "0.25"]))
+        play = [*VERB, "play", str(bag), "--wait", "--rate", "0.25"]
+        processes.append(subprocess.Popen(play, env={**os.environ, **large_segment()}))
         give_up = time.monotonic() + PATIENCE_S
         while len(received) < repeats and time.monotonic() < give_up:
             rclpy.spin_once(node, timeout_sec=0.2)

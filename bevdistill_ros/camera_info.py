@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bevdistill_ros.geometry import Camera, crop_matrix, make_transform, resize_matrix
+from bevdistill_ros.geometry import MAX_COEFFICIENTS, Camera, crop_matrix, make_transform, resize_matrix
+from bevdistill_ros.images import check_image_size
 
-MAX_IMAGE_SIDE = 65_535
-"""Pixels; JPEG's own limit. Larger sizes in a CameraInfo are nonsense."""
+MAX_BASELINE = 1e6
+"""Metres between two cameras that one CameraInfo may tell of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,14 @@ def intrinsics_from_info(info: Any, rectified: bool = False) -> Intrinsics:
     Raises:
         ValueError: the message does not describe a camera. The text names the field.
     """
-    if not (0 < info.width <= MAX_IMAGE_SIDE and 0 < info.height <= MAX_IMAGE_SIDE):
+    try:
+        check_image_size(info.width, info.height)
+    except ValueError:
         raise ValueError(
             f"width and height are {info.width}x{info.height}: the driver has no calibration for this image size"
-        )
+        ) from None
+    if len(info.d) > MAX_COEFFICIENTS:
+        raise ValueError(f"field d has {len(info.d)} distortion coefficients, no model more than {MAX_COEFFICIENTS}")
     field = "p" if rectified else "k"
     matrix = np.array(getattr(info, field), dtype=np.float64).reshape(3, -1)
     if not matrix.any():
@@ -57,6 +62,8 @@ def intrinsics_from_info(info: Any, rectified: bool = False) -> Intrinsics:
         if not np.isfinite(matrix).all() or abs(np.linalg.det(K)) < 1e-12:
             raise ValueError(f"field p = {matrix.reshape(-1).tolist()} is no projection matrix")
         baseline = -np.linalg.solve(K, matrix[:, 3])
+        if not np.linalg.norm(baseline) <= MAX_BASELINE:
+            raise ValueError(f"field p: its fourth column puts the camera {baseline.tolist()} m away")
     left, top, width, height = _region(info)
     binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
     if width < binning_x or height < binning_y:

@@ -10,6 +10,7 @@ from bevdistill_ros.errors import UserError
 
 VERBS = {
     "detector": ("bevdistill_ros.node.main", "the ROS 2 node: camera topics in, 3-D boxes out"),
+    "doctor": ("bevdistill_ros.node.doctor", "listen to a rig as the detector would: what is wrong, and what to do"),
     "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
     "world": ("bevdistill_ros.training.world.generate", "make a synthetic dataset, bags, or both"),
     "demo": ("bevdistill_ros.training.demo.command", "play a synthetic drive to the detector: pictures, figures"),

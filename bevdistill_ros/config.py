@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bevdistill_ros.errors import brief
 from bevdistill_ros.geometry import BevGrid
 
 CLASS_NAMES = (
     "car", "truck", "bus", "trailer", "construction_vehicle", "pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier",
 )  # fmt: skip
 """nuScenes' detection classes, in nuscenes-devkit's order."""
+
+
+MAX_CHANNELS = 4096
+MAX_LAYERS = 64
+MAX_IMAGE_PIXELS = 1 << 26
+"""Of a camera's picture: 8192x8192."""
+
+MAX_NETWORK_PIXELS = 1 << 23
+MAX_CELLS = 1 << 22
+MAX_VALUES = 1 << 28
+"""Of one feature map of one sample."""
+
+
+def _at_most(config: object, **limits: int) -> None:
+    """Raise ValueError where a field is larger than any use needs: whoever builds such a network runs out of memory, or of time.
+
+    A configuration may come out of a stranger's checkpoint file.
+    """
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if max(value, default=0) > limit if isinstance(value, tuple) else value > limit:
+            raise ValueError(f"{name} {brief(value)} is beyond {limit}, which no model needs")
+
+
+def _names(what: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError unless these are names that a message can carry, each once."""
+    for name in names:
+        if not 0 < len(name) <= 64 or not name.isprintable():
+            raise ValueError(f"{what}: {brief(name)} is no name of at most 64 printable characters")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what}: {brief(next(name for name in names if names.count(name) > 1))} is there twice")
 
 
 class Norm(Enum):
@@ -40,6 +73,8 @@ class ImageConfig:
             raise ValueError(f"interpolation '{self.interpolation}' is not one of linear, nearest")
         if min(self.height, self.width) < 1:
             raise ValueError("height and width must be positive")
+        if self.height * self.width > MAX_IMAGE_PIXELS:
+            raise ValueError(f"{brief(self.width)}x{brief(self.height)} pixels are beyond {MAX_IMAGE_PIXELS}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,10 @@ class BackboneConfig:
             raise ValueError(f"depth {self.depth} is not one of 18, 34, 50, 101")
         if self.width < 1:
             raise ValueError(f"width {self.width} must be positive")
+        _at_most(self, width=1024)
+        if not re.fullmatch(r"[\w.]*", self.timm, re.ASCII):
+            # Elsewhere timm takes addresses, too, and would fetch or open what they name.
+            raise ValueError(f"timm {brief(self.timm)} is no name of a model")
         if not 2 <= self.stages <= 4:
             raise ValueError(f"stages {self.stages} must be 2, 3 or 4")
         if not 0 <= self.deformable_stages <= self.stages:
@@ -110,6 +149,7 @@ class LiftConfig:
             raise ValueError("ray_channels must not be negative")
         if min(self.bins, self.channels, self.neck_channels) < 1:
             raise ValueError("bins, channels and neck_channels must be positive")
+        _at_most(self, bins=1024, channels=MAX_CHANNELS, neck_channels=MAX_CHANNELS, ray_channels=MAX_CHANNELS)
         if not (0 < self.depth_min < self.depth_max and self.z_min < self.z_max):
             raise ValueError("0 < depth_min < depth_max and z_min < z_max must hold")
 
@@ -121,6 +161,13 @@ class BevEncoderConfig:
     channels: int = 64
     halvings: int = 2
     blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.blocks) < 1 or self.halvings < 0:
+            raise ValueError("channels and blocks must be positive, halvings not negative")
+        _at_most(self, channels=MAX_CHANNELS, halvings=8, blocks=MAX_LAYERS)
+        if self.channels << self.halvings > MAX_CHANNELS:
+            raise ValueError(f"channels {self.channels} doubled {self.halvings} times are beyond {MAX_CHANNELS}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +181,7 @@ class SuppressionConfig:
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd and positive")
+        _at_most(self, kernel=255)
 
 
 @dataclass(frozen=True)
@@ -144,6 +192,13 @@ class CenterHeadConfig:
     suppression: dict[str, SuppressionConfig]
     channels: int = 64
     max_boxes: int = 500
+
+    def __post_init__(self) -> None:
+        if not self.groups or not all(self.groups):
+            raise ValueError("groups must be lists of classes, none of them empty")
+        if min(self.channels, self.max_boxes) < 1:
+            raise ValueError("channels and max_boxes must be positive")
+        _at_most(self, channels=MAX_CHANNELS, max_boxes=100_000)
 
 
 @dataclass(frozen=True)
@@ -185,6 +240,9 @@ class PillarsConfig:
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
             raise ValueError("channels must be positive")
+        _at_most(self, channels=MAX_CHANNELS)
+        if len(self.channels) > MAX_LAYERS:
+            raise ValueError(f"channels has {len(self.channels)} layers, beyond {MAX_LAYERS}")
         if not (self.cell > 0 and self.intensity > 0):
             raise ValueError("cell and intensity must be positive")
         if not self.z_min < self.z_max:
@@ -212,6 +270,9 @@ class SecondConfig:
             raise ValueError("strides must be 1 or 2")
         if min(*self.layers, *self.channels, self.channels_out) < 1:
             raise ValueError("layers, channels and channels_out must be positive")
+        _at_most(self, layers=MAX_LAYERS, channels=MAX_CHANNELS, channels_out=MAX_CHANNELS)
+        if len(self.strides) > 8:
+            raise ValueError(f"strides has {len(self.strides)} stages, beyond 8")
 
     def scales(self) -> tuple[int, ...]:
         """How many pillars a cell of each stage is wide."""
@@ -250,6 +311,10 @@ class QueryHeadConfig:
         for name in ("queries", "channels", "layers", "heads", "points", "feedforward", "max_boxes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        _at_most(
+            self, queries=4096, channels=MAX_CHANNELS, layers=MAX_LAYERS, heads=256, points=256, feedforward=1 << 16,
+            max_boxes=100_000, auxiliary_channels=MAX_CHANNELS,
+        )  # fmt: skip
         if self.channels % self.heads or self.channels % 4:
             raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
         if not 0 <= self.dropout < 1:
@@ -292,6 +357,10 @@ class BevFormerConfig:
         for name in ("channels", "layers", "heads", "heights", "points", "bev_points", "feedforward"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        _at_most(
+            self, channels=MAX_CHANNELS, layers=MAX_LAYERS, heads=256, heights=64, points=256, bev_points=256,
+            feedforward=1 << 16,
+        )  # fmt: skip
         if self.channels % self.heads or self.channels % 4:
             raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
         if not 1 <= self.levels <= 4:
@@ -324,6 +393,7 @@ class CompensationConfig:
     def __post_init__(self) -> None:
         if min(self.heads, self.image_points, self.bev_points) < 1:
             raise ValueError("heads, image_points and bev_points must be at least 1")
+        _at_most(self, heads=256, image_points=256, bev_points=256)
 
 
 @dataclass(frozen=True)
@@ -341,15 +411,31 @@ class BaseModelConfig:
     norm: Norm = field(default=Norm.BATCH, kw_only=True)
 
     def __post_init__(self) -> None:
+        _names("name", (self.name,))
+        if not 0 < len(self.classes) <= 1000:
+            raise ValueError(f"classes must be 1 to 1000 names, not {len(self.classes)}")
+        _names("classes", self.classes)
+        if self.grid.rows * self.grid.columns > MAX_CELLS:
+            raise ValueError(f"grid of {self.grid.columns}x{self.grid.rows} cells is beyond {MAX_CELLS} cells")
         if self.head is None and self.queries is None:
             raise ValueError("field 'head' is missing, or 'queries' in its place")
+        if self.queries is not None:
+            self._check_map("queries.channels", self.queries.channels)
         if self.head is not None:
+            self._check_map("head.channels", self.head.channels)
             grouped = [name for group in self.head.groups for name in group]
             if sorted(grouped) != sorted(self.classes):
                 raise ValueError("head.groups must hold every class of 'classes' exactly once")
             missing = set(self.classes) - set(self.head.suppression)
             if missing:
                 raise ValueError(f"head.suppression lacks {', '.join(sorted(missing))}")
+
+    def _check_map(self, what: str, channels: int) -> None:
+        """Raise ValueError where so many channels of the grid would take gigabytes."""
+        if self.grid.rows * self.grid.columns * channels > MAX_VALUES:
+            raise ValueError(
+                f"{what}: {channels} channels of {self.grid.columns}x{self.grid.rows} cells are beyond {MAX_VALUES} values"
+            )
 
 
 @dataclass(frozen=True)
@@ -363,6 +449,8 @@ class ImageModelConfig(BaseModelConfig):
         super().__post_init__()
         if self.image.height % 32 or self.image.width % 32:
             raise ValueError("image.height and image.width must be multiples of 32, the backbone's last stride")
+        if self.image.height * self.image.width > MAX_NETWORK_PIXELS:
+            raise ValueError(f"image of {self.image.width}x{self.image.height} pixels is beyond {MAX_NETWORK_PIXELS}")
 
 
 @dataclass(frozen=True)
@@ -376,6 +464,16 @@ class LiftModelConfig(ImageModelConfig):
         super().__post_init__()
         if self.lift.stride > 2 ** (self.backbone.stages + 1):
             raise ValueError(f"lift.stride {self.lift.stride} needs more backbone.stages than {self.backbone.stages}")
+        rays = self.image.height * self.image.width // self.lift.stride**2
+        for what, channels in (
+            ("bins", self.lift.bins),
+            ("channels", self.lift.channels),
+            ("neck_channels", self.lift.neck_channels),
+        ):
+            if rays * channels > MAX_VALUES // 8:
+                raise ValueError(f"lift.{what} {channels} of {rays} feature pixels are beyond {MAX_VALUES // 8} values")
+        self._check_map("lift.channels", self.lift.channels)
+        self._check_map("bev.channels", self.bev.channels)
 
 
 @dataclass(frozen=True)
@@ -393,6 +491,7 @@ class BevFormerModelConfig(ImageModelConfig):
         super().__post_init__()
         if self.backbone.stages != 4:
             raise ValueError("bevformer needs all four backbone.stages")
+        self._check_map("bevformer.channels", self.bevformer.channels)
 
 
 @dataclass(frozen=True)
@@ -409,6 +508,7 @@ class SimulatedModelConfig(LiftModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_fused(self, self.fused_channels)
         for name, channels in (("lift.neck_channels", self.lift.neck_channels), ("lift.channels", self.lift.channels)):
             if channels % self.compensation.heads or channels % 2:
                 raise ValueError(f"{name} {channels} must be even and a multiple of compensation.heads")
@@ -442,15 +542,28 @@ class FusionModelConfig(LiftModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_fused(self, self.fused_channels)
         _check_pillars(self.grid, self.pillars, self.second)
+
+
+def _check_fused(config: LiftModelConfig, channels: int) -> None:
+    if channels < 1:
+        raise ValueError("fused_channels must be positive")
+    _at_most(config, fused_channels=MAX_CHANNELS)
+    config._check_map("fused_channels", channels)
 
 
 def _check_pillars(grid: BevGrid, pillars: PillarsConfig, second: SecondConfig) -> None:
     ratio = grid.cell / pillars.cell
-    if abs(ratio - round(ratio)) > 1e-6 or round(ratio) not in second.scales():
+    if round(min(ratio, 1e9)) not in second.scales() or abs(ratio - round(ratio)) > 1e-6:
         raise ValueError(
             f"second.strides make cells of {', '.join(f'{s * pillars.cell:g}' for s in second.scales())} m "
             f"of pillars.cell {pillars.cell:g}; one of them must be grid.cell, {grid.cell:g}"
+        )
+    pillars_in_grid = grid.rows * grid.columns * round(ratio) ** 2
+    if pillars_in_grid * max(pillars.channels[-1], second.channels[0]) > MAX_VALUES * 4:
+        raise ValueError(
+            f"pillars of {pillars.cell:g} m make {pillars_in_grid} of the grid, whose channels are too many values"
         )
 
 

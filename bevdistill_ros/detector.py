@@ -15,6 +15,7 @@ from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models import build_network
+from bevdistill_ros.models.planned import planned_state
 from bevdistill_ros.preprocess import Preprocessor
 
 
@@ -57,14 +58,19 @@ def load_network(checkpoint: Checkpoint, device: torch.device, name: str) -> tor
     """The network of a checkpoint, of either kind, as it runs in use.
 
     Raises:
-        UserError: weights and configuration do not fit; ``name`` says which file.
+        UserError: weights and configuration do not fit, or there is no memory for them; ``name`` says which file.
     """
-    network = build_network(checkpoint.config)
-    problems = _state_problems(network.state_dict(), checkpoint.state)
-    if problems:
-        raise UserError(f"{name}: weights do not fit its configuration: {problems}")
-    network.load_state_dict(checkpoint.state)
-    return network.to(device).eval()
+    try:
+        # Before anything is made of a size that only the configuration claims.
+        problems = _state_problems(planned_state(checkpoint.config), checkpoint.state)
+        if problems:
+            raise UserError(f"{name}: weights do not fit its configuration: {problems}")
+        network = build_network(checkpoint.config)
+        network.load_state_dict(checkpoint.state)
+        return network.to(device).eval()
+    except (RuntimeError, ValueError, MemoryError) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: the network of its configuration cannot be made: {text}") from None
 
 
 class Detector:
@@ -185,6 +191,8 @@ def _state_problems(expected: dict[str, torch.Tensor], found: dict[str, torch.Te
             return f"'{name}' is missing"
         if expected[name].shape != found[name].shape:
             return f"'{name}' has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        if expected[name].is_floating_point() > found[name].is_floating_point():
+            return f"'{name}' is {found[name].dtype}, expected {expected[name].dtype}"
         if not torch.isfinite(found[name]).all():
             return f"'{name}' holds values that are not finite"
     extra = next((name for name in found if name not in expected), None)

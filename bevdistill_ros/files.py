@@ -11,19 +11,66 @@ import yaml
 
 from bevdistill_ros.errors import UserError
 
+MAX_YAML_BYTES = 1 << 24
+MAX_YAML_VALUES = 1 << 20
+"""Values of a document with every alias written out. A few lines of aliases to aliases make billions, which PyYAML shares in
+memory, but whatever walks through them, or prints them, does not."""
+
 
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds.
 
     Raises:
-        UserError: it cannot be read, or is not YAML.
+        UserError: it cannot be read, is not YAML, or is larger than any file that people write.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if len(content) > MAX_YAML_BYTES:
+        raise UserError(f"{path}: has more than {MAX_YAML_BYTES} bytes, too many for a YAML file")
+    try:
+        return parse_yaml(content.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is not YAML: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML document says: plain values alone, as ``yaml.safe_load``.
+
+    Raises:
+        ValueError: it is not YAML, refers to itself, or is larger than ``MAX_YAML_VALUES``. The text is one line.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _values(node, {}) > MAX_YAML_VALUES:
+                raise ValueError(f"its aliases make more than {MAX_YAML_VALUES} values")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except Exception as error:  # a tag on what it is not, as '!!int ""', makes PyYAML raise nearly anything
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _values(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """How many values a node stands for, aliases written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = None
+        children = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    count = known[id(node)]
+    if count is None:
+        raise ValueError("it holds an alias to what it is a part of")
+    return count
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:

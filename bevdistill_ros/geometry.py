@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from bevdistill_ros.errors import brief
+
 # ---------------------------------------------------------------------------------------------------------------- transforms
 
 
@@ -151,6 +153,15 @@ DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14),
 """sensor_msgs/CameraInfo distortion models, and the numbers of coefficients each may have. 12 and 14 are OpenCV's thin prism
 and tilt extensions, which must be zero here."""
 
+MAX_COEFFICIENTS = max(max(counts) for counts in DISTORTION_MODELS.values())
+
+FOCAL_LENGTHS = (1e-2, 1e7)
+"""Pixels. A lens is far inside; what is outside makes infinities and zeros of what is calculated with it in 32 bits."""
+
+MAX_COEFFICIENT = 1e6
+MAX_DISTANCE = 1e9
+"""Metres: of a transform. Maps have origins up to 1e7 m away."""
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -180,17 +191,22 @@ class Camera:
             raise ValueError(
                 f"K = {K.reshape(-1).tolist()} is no intrinsic matrix: fx and fy must be positive, its last row 0 0 1"
             )
+        least, most = FOCAL_LENGTHS
+        if min(K[0, 0], K[1, 1]) < least or np.abs(K).max() > most:
+            raise ValueError(
+                f"K = {K.reshape(-1).tolist()} is of no lens: fx and fy must be {least:g} to {most:g} pixels"
+            )
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"image size {self.width}x{self.height} must be positive")
         model = self.distortion_model or "plumb_bob"
         if model not in DISTORTION_MODELS:
-            raise ValueError(f"distortion model '{model}' is not one of {', '.join(DISTORTION_MODELS)}")
+            raise ValueError(f"distortion model {brief(model)} is not one of {', '.join(DISTORTION_MODELS)}")
         if len(D) == 0 or (np.isfinite(D).all() and not D.any() and model != "equidistant"):
             D = np.zeros(4 if model == "equidistant" else 0)
         elif len(D) not in DISTORTION_MODELS[model]:
             raise ValueError(f"'{model}' takes {DISTORTION_MODELS[model]} distortion coefficients, not {len(D)}")
-        if not np.isfinite(D).all():
-            raise ValueError(f"distortion coefficients {D.tolist()} must be finite")
+        if not (np.abs(D) <= MAX_COEFFICIENT).all():
+            raise ValueError(f"distortion coefficients {D.tolist()} must be finite, and at most {MAX_COEFFICIENT:g}")
         if model == "rational_polynomial" and D[8:].any():
             raise ValueError(
                 "thin prism and tilt coefficients (beyond the eighth) are not supported: they must be zero"
@@ -499,7 +515,7 @@ class BevGrid:
     def __post_init__(self) -> None:
         for low, high, axis in ((self.x_min, self.x_max, "x"), (self.y_min, self.y_max, "y")):
             cells = (high - low) / self.cell if self.cell > 0 else 0.0
-            if cells < 1 or abs(cells - round(cells)) > 1e-6:
+            if not 1 <= cells < 1e9 or abs(cells - round(cells)) > 1e-6:  # the former also for what is no number
                 raise ValueError(
                     f"BEV grid: {axis} range [{low}, {high}] must be a whole number of cells of {self.cell} m"
                 )

@@ -7,6 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bevdistill_ros.config import MAX_IMAGE_PIXELS
+from bevdistill_ros.errors import brief
+
+MAX_IMAGE_SIDE = 65_535
+"""Pixels; JPEG's own limit."""
+
+_HEADERS_WITHIN = 1 << 22
+"""Bytes of a JPEG before its pixels: previews and maker's notes may take some of 64 KiB each."""
+
 # Encodings whose pixels are bytes: channels, and the OpenCV conversion to BGR (None: none is needed). Those of 16 bits
 # have the same names with a 16. OpenCV names a Bayer pattern by the second row's second and third pixel, sensor_msgs by
 # the first row's first two.
@@ -40,8 +49,7 @@ def raw_image(message: Any) -> np.ndarray:
         ValueError: the message contradicts itself, or its encoding is not supported. The text names the field.
     """
     height, width, encoding = message.height, message.width, message.encoding
-    if height <= 0 or width <= 0:
-        raise ValueError(f"image is {width}x{height} pixels")
+    check_image_size(width, height)
     deep = encoding.endswith("16") and encoding[:-2] + "8" in _ENCODINGS
     if encoding not in _ENCODINGS and not deep:
         return _through_cv_bridge(message)
@@ -78,32 +86,51 @@ def _through_cv_bridge(message: Any) -> np.ndarray:
     except Exception as error:  # cv_bridge raises its own, OpenCV's and NumPy's kinds, and ImportError late
         known = ", ".join(_ENCODINGS)
         text = " ".join(str(error).split())
-        raise ValueError(f"encoding '{message.encoding}' cannot be converted ({text}); supported are {known}") from None
-    return np.asarray(image)
+        raise ValueError(
+            f"encoding {brief(message.encoding)} cannot be converted ({text}); supported are {known}"
+        ) from None
+    image = np.asarray(image)
+    if image.shape != (message.height, message.width, 3) or image.dtype != np.uint8:
+        raise ValueError(f"encoding {brief(message.encoding)} was converted to {image.shape} {image.dtype}")
+    return image
+
+
+def check_image_size(width: int, height: int) -> None:
+    """Raise ValueError where no camera has pictures of that size; whatever is allocated for a picture is bounded by this.
+
+    A picture's size is a claim of a few bytes, and some formats make gigabytes of pixels out of kilobytes.
+    """
+    if not (0 < width <= MAX_IMAGE_SIDE and 0 < height <= MAX_IMAGE_SIDE):
+        raise ValueError(f"image is {width}x{height} pixels: the sides must be 1 to {MAX_IMAGE_SIDE}")
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"image is {width}x{height} pixels, more than the {MAX_IMAGE_PIXELS} that are decoded")
 
 
 def encoded_size(data: bytes | memoryview) -> tuple[int, int] | None:
-    """Width and height that the header of a JPEG or PNG states; None for anything else."""
+    """Width and height that the header of a JPEG or PNG states; None for anything else.
+
+    Of a JPEG the first frame header counts, as for libjpeg, which refuses a second one; like libjpeg this skips what lies between
+    segments.
+    """
     view = memoryview(data)
     if len(view) >= 24 and bytes(view[:8]) == b"\x89PNG\r\n\x1a\n" and bytes(view[12:16]) == b"IHDR":
         return int.from_bytes(view[16:20], "big"), int.from_bytes(view[20:24], "big")
     if len(view) < 4 or bytes(view[:2]) != b"\xff\xd8":
         return None
+    content = bytes(view[:_HEADERS_WITHIN])
     position = 2
-    while position + 9 <= len(view):
-        if view[position] != 0xFF:
-            return None
-        marker = view[position + 1]
+    while (position := content.find(b"\xff", position)) >= 0 and position + 9 <= len(content):
+        marker = content[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
-        elif marker in (0x01, *range(0xD0, 0xD9)):  # these have no length
+        elif marker in (0x00, 0x01, *range(0xD0, 0xD8)):  # these have no length
             position += 2
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            return int.from_bytes(view[position + 7 : position + 9], "big"), int.from_bytes(
-                view[position + 5 : position + 7], "big"
+            return int.from_bytes(content[position + 7 : position + 9], "big"), int.from_bytes(
+                content[position + 5 : position + 7], "big"
             )
-        elif marker in (0xD9, 0xDA):  # end, or pixels before any frame
+        elif marker in (0xD8, 0xD9, 0xDA):  # a second start, the end, or pixels before any frame
             return None
         else:
-            position += 2 + int.from_bytes(view[position + 2 : position + 4], "big")
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     return None

@@ -61,3 +61,12 @@ def model_path(model: str | Path) -> Path:
         else f"{folder} holds none: this installation came without weights"
     )
     raise UserError(f"model '{text}': no shipped weights of this name ({held}); give the path of a checkpoint file")
+
+
+def large_segment() -> dict[str, str]:
+    """Environment for a process that publishes images: room for six at once in Fast DDS's shared memory.
+
+    Each version of Fast DDS has a variable of its own.
+    """
+    profile = str(share_directory() / "config" / "fastdds_large_segment.xml")
+    return {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}

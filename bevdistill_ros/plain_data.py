@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UserError, brief, name_of
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         return _convert_dataclass(kind, data, where)
     if origin is tuple:
         if not isinstance(data, (list, tuple)):
-            raise UserError(f"{where}: expected a list, found {data!r}")
+            raise UserError(f"{where}: expected a list, found {brief(data)}")
         arguments = typing.get_args(kind)
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(data):
@@ -64,34 +65,35 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
     if origin is dict:
         if not isinstance(data, Mapping):
-            raise UserError(f"{where}: expected a mapping, found {data!r}")
-        return {str(key): _convert(typing.get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
+            raise UserError(f"{where}: expected a mapping, found {brief(data)}")
+        named = {name_of(key): value for key, value in data.items()}
+        return {name: _convert(typing.get_args(kind)[1], value, f"{where}.{name}") for name, value in named.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
         try:
             return kind(data)
         except ValueError:
             known = ", ".join(str(member.value) for member in kind)
-            raise UserError(f"{where}: {data!r} is not one of {known}") from None
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if kind is float and isinstance(data, str):  # YAML reads 1e-3 (no dot) as text
+            raise UserError(f"{where}: {brief(data)} is not one of {known}") from None
+    if kind is float and isinstance(data, (int, str)) and not isinstance(data, bool):
         try:
-            return float(data)
-        except ValueError:
+            data = float(data)  # YAML reads 1e-3 (no dot) as text
+        except (ValueError, OverflowError):
             pass
+    if kind is float and isinstance(data, float) and not math.isfinite(data):
+        raise UserError(f"{where}: expected a finite number, found {data!r}")
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise UserError(f"{where}: expected {kind.__name__}, found {data!r}")
+        raise UserError(f"{where}: expected {kind.__name__}, found {brief(data)}")
     return data
 
 
 def _convert_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
-        raise UserError(f"{where}: expected a mapping, found {data!r}")
+        raise UserError(f"{where}: expected a mapping, found {brief(data)}")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = [key for key in data if key not in fields]
     if unknown:
-        raise UserError(f"{where}: unknown field '{unknown[0]}'; known are {', '.join(fields)}")
+        raise UserError(f"{where}: unknown field {brief(unknown[0])}; known are {', '.join(fields)}")
     required = [
         name
         for name, f in fields.items()

@@ -21,6 +21,7 @@ import numpy as np
 
 from bevdistill_ros.config import ImageConfig
 from bevdistill_ros.geometry import Camera, crop_matrix, resize_matrix
+from bevdistill_ros.images import check_image_size, encoded_size
 
 HORIZON = 0.3
 INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
@@ -120,6 +121,7 @@ class Preprocessor:
                 raise ValueError(f"decoded pixels must be (h, w, 3) uint8, not {image.shape} {image.dtype}")
         else:
             encoded = np.frombuffer(source, dtype=np.uint8)
+            _check_header(encoded, camera)
             if factor > 1 and encoded[:2].tobytes() == b"\xff\xd8":
                 image = _decode(encoded, factor)
                 _check_size(image, camera, factor)
@@ -134,6 +136,17 @@ class Preprocessor:
         if bottom or right:
             image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         return cv2.resize(image, (image.shape[1] // factor, image.shape[0] // factor), interpolation=cv2.INTER_AREA)
+
+
+def _check_header(encoded: np.ndarray, camera: Camera) -> None:
+    """Raise ValueError unless it says to be a JPEG or PNG of the calibration's size: before its pixels are given memory, and before
+    any of the other decoders that OpenCV brings sees bytes that came from outside."""
+    size = encoded_size(memoryview(encoded))
+    if size is None:
+        raise ValueError(f"{encoded.size} bytes are no picture that can be decoded, a JPEG or PNG")
+    if size != (camera.width, camera.height):
+        raise ValueError(f"picture is {size[0]}x{size[1]}, its calibration {camera.width}x{camera.height}")
+    check_image_size(*size)
 
 
 def _decode(encoded: np.ndarray, factor: int) -> np.ndarray:

@@ -88,14 +88,14 @@ def draw_boxes(
     for frame, outline, color, name, score in zip(frames, outlines, colors, boxes.names, boxes.scores, strict=True):
         if not truth:
             _fill(image, outline.reshape(-1, 2), color)
-        seen = [point for polyline in frame for point in _draw_polyline(image, polyline, color, thickness)]
+        seen = [point for polyline in frame for point in draw_polyline(image, polyline, color, thickness)]
         if seen and labels and not truth:
             left, top = np.min(seen, axis=0)
             captions.append((f"{name} {score:.2f}", (float(left), float(top)), color))
     # The nearest boxes' captions first; those that would cover one already there are left out.
     taken: list[tuple[int, int, int, int]] = []
     for text, anchor, color in reversed(captions):
-        _caption(image, text, anchor, color, _text_scale(image.shape[1]), taken)
+        caption(image, text, anchor, color, _text_scale(image.shape[1]), taken)
     return image
 
 
@@ -124,7 +124,7 @@ def project_segments(starts: np.ndarray, ends: np.ndarray, camera: Camera) -> np
     return camera.project(starts[..., None, :] + fractions[..., None] * (ends - starts)[..., None, :])[0]
 
 
-def _draw_polyline(image: np.ndarray, polyline: np.ndarray, color: Color, thickness: int) -> list[np.ndarray]:
+def draw_polyline(image: np.ndarray, polyline: np.ndarray, color: Color, thickness: int) -> list[np.ndarray]:
     """Draw the part of a polyline (n, 2) within the image; returns the end points of its pieces."""
     seen = []
     for p, q in pairwise(polyline):
@@ -175,7 +175,7 @@ def _fill(image: np.ndarray, outline: np.ndarray, color: Color, opacity: float =
     region[...] = cv2.addWeighted(tinted, opacity, region, 1.0 - opacity, 0.0)
 
 
-def _caption(
+def caption(
     image: np.ndarray,
     text: str,
     anchor: tuple[float, float],
@@ -333,7 +333,7 @@ def mosaic(
         for c, name in enumerate(row):
             cell = _cell(images[name], cell_width, cell_height)
             text = name if images[name] is not None else f"{name}: no image"
-            _caption(cell, text, (0.0, 0.0), (60, 54, 50), scale=max(0.35, cell_width / 640 * 0.5))
+            caption(cell, text, (0.0, 0.0), (60, 54, 50), scale=max(0.35, cell_width / 640 * 0.5))
             top, left = r * (cell_height + gap), indent + c * (cell_width + gap)
             canvas[top : top + cell_height, left : left + cell_width] = cell
     if bev is None:

@@ -72,7 +72,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, checkpoint: Checkpoint) -> N
     path.write_bytes(
         safetensors.torch.save({"a": torch.zeros(1)}, {"format": "bevdistill-checkpoint", "version": "99"})
     )
-    with pytest.raises(UserError, match="version 99"):
+    with pytest.raises(UserError, match="version '99'"):
         load_checkpoint(path)
     header = {
         "format": "bevdistill-checkpoint",

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-import yaml
-
 from bevdistill_ros.config import ImageModelConfig, LiftModelConfig, ModelConfig
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.files import read_yaml
+from bevdistill_ros.files import parse_yaml, read_yaml
 from bevdistill_ros.plain_data import from_dict
 from bevdistill_ros.training.distill.config import DistillConfig
 
@@ -230,7 +228,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         if not isinstance(node, dict):
             raise UserError(f"override '{override}': '{key}' is inside a field that has no fields of its own")
         try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            node[last] = parse_yaml(value)
+        except ValueError:
             raise UserError(f"override '{override}': its value is not YAML") from None
     return from_dict(Config, data, str(path))

@@ -22,6 +22,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
 from bevdistill_ros.paths import model_path
+from bevdistill_ros.training.data.inside import plain_name
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesSamples,
     Sample,
@@ -236,9 +237,10 @@ def _run(
 
     def draw(index: int, sample: Sample, boxes: Boxes) -> None:
         if index % arguments.pictures_every == 0:
+            where = f"{samples.nusc.version}/sample.json: token"
             shown = boxes[boxes.scores >= arguments.pictures_score]
             picture = draw_sample(sample, samples.cameras, shown, detector.config.grid)
-            name = f"{index:05d}_{sample.token[:8]}_yaw{yaw_deg:g}.png"
+            name = f"{index:05d}_{plain_name(sample.token, where)[:8]}_yaw{yaw_deg:g}.png"
             write_atomically(arguments.pictures / subfolder / name, cv2.imencode(".png", picture)[1].tobytes())
 
     result = score([], None if arguments.pictures is None else draw)

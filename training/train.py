@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pickle
 import sys
 import warnings
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
 from bevdistill_ros.config import ImageModelConfig, ModelConfig, PointsConfig, TeacherConfig
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UserError, brief
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.models.deformable_conv import buildable
@@ -216,11 +215,7 @@ def train(
             print(coverage, file=sys.stderr)
     start = 0
     if resume is not None:
-        try:
-            start = torch.load(resume, map_location="cpu", weights_only=True)["global_step"]
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, OSError) as error:
-            text = " ".join(str(error).split())[:200]
-            raise UserError(f"{resume}: cannot be resumed from, it is damaged or no training state ({text})") from None
+        start = step_of(resume)
     average = WeightAverage(training.ema_decay)
     callbacks = [
         clock,
@@ -266,6 +261,22 @@ def train(
         loss=None if loss is None else float(loss),
         validation=None if validation is None else validation.figures,
     )
+
+
+def step_of(state: Path) -> int:
+    """The step at which a training's state was saved.
+
+    Raises:
+        UserError: the file is damaged, or no such state.
+    """
+    try:
+        step = torch.load(state, map_location="cpu", weights_only=True)["global_step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its global_step is {brief(step)}")
+    except Exception as error:  # a damaged pickle may raise anything
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"{state}: cannot be resumed from, it is damaged or no training state ({text})") from None
+    return step
 
 
 def _precision(training: TrainingConfig, device: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +12,20 @@ from typing import Any
 
 import numpy as np
 import tf2_ros
-import yaml
 from rclpy.time import Time
 
-from bevdistill_ros.camera_info import MAX_IMAGE_SIDE, Intrinsics, intrinsics_from_info
-from bevdistill_ros.errors import UserError
-from bevdistill_ros.geometry import Camera, ego_ref_T_cam, make_transform, rotation_from_quaternion
+from bevdistill_ros.camera_info import Intrinsics, intrinsics_from_info
+from bevdistill_ros.errors import UserError, brief, name_of
+from bevdistill_ros.files import read_yaml
+from bevdistill_ros.geometry import (
+    MAX_COEFFICIENTS,
+    MAX_DISTANCE,
+    Camera,
+    ego_ref_T_cam,
+    make_transform,
+    rotation_from_quaternion,
+)
+from bevdistill_ros.images import MAX_IMAGE_SIDE, check_image_size
 
 # ---------------------------------------------------------------------------------------------------------- YAML file
 
@@ -42,16 +52,12 @@ def load_calibration_file(path: str | Path) -> dict[str, FileCalibration]:
         UserError: the file is missing or wrong. The text names the file and the field.
     """
     path = Path(path)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: calibration file cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    document = read_yaml(path)
     cameras = document.get("cameras") if isinstance(document, Mapping) else None
     if not isinstance(cameras, Mapping) or not cameras:
         raise UserError(f"{path}: must hold 'cameras:' with one entry a camera")
-    return {str(name): _file_camera(f"{path}: cameras.{name}", entry) for name, entry in cameras.items()}
+    named = {name_of(name): entry for name, entry in cameras.items()}
+    return {name: _file_camera(f"{path}: cameras.{name}", entry) for name, entry in named.items()}
 
 
 def _file_camera(where: str, entry: Any) -> FileCalibration:
@@ -60,19 +66,20 @@ def _file_camera(where: str, entry: Any) -> FileCalibration:
     known = (*_INTRINSIC_KEYS, "base_T_camera", "frame_id")
     unknown = [key for key in entry if key not in known]
     if unknown:
-        raise UserError(f"{where}.{unknown[0]}: unknown field; the fields are {', '.join(known)}")
+        raise UserError(f"{where}.{name_of(unknown[0])}: unknown field; the fields are {', '.join(known)}")
     camera = None
     if any(key in entry for key in _INTRINSIC_KEYS):
         size = {}
         for key in ("width", "height"):
             value = entry.get(key)
             if type(value) is not int or not 0 < value <= MAX_IMAGE_SIDE:
-                raise UserError(f"{where}.{key}: must be a positive number of pixels, not {value!r}")
+                raise UserError(f"{where}.{key}: must be a positive number of pixels, not {brief(value)}")
             size[key] = value
         model = entry.get("distortion_model", "plumb_bob")
         K = _numbers(f"{where}.K", entry.get("K"), 9)
         D = _numbers(f"{where}.D", entry.get("D", []), None)
         try:
+            check_image_size(size["width"], size["height"])
             camera = Camera(K=K.reshape(3, 3), **size, distortion_model=str(model), D=D)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
@@ -90,18 +97,24 @@ def _file_camera(where: str, entry: Any) -> FileCalibration:
         mount = make_transform(rotation_from_quaternion(quaternion), translation)
     frame_id = entry.get("frame_id")
     if frame_id is not None and (not isinstance(frame_id, str) or not frame_id):
-        raise UserError(f"{where}.frame_id: must be the name of a frame, not {frame_id!r}")
+        raise UserError(f"{where}.frame_id: must be the name of a frame, not {brief(frame_id)}")
     return FileCalibration(camera, mount, frame_id)
 
 
 def _numbers(where: str, value: Any, count: int | None) -> np.ndarray:
     numbers = isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-    if not numbers or (count is not None and len(value) != count) or not np.isfinite(value).all():
-        raise UserError(f"{where}: must be a list of {count or ''} finite numbers, not {value!r}".replace("  ", " "))
+    # Whole numbers of YAML have any size; a comparison with them is exact where a conversion fails.
+    if not numbers or (count is not None and len(value) != count) or not all(abs(v) <= MAX_DISTANCE for v in value):
+        raise UserError(
+            f"{where}: must be a list of {count or ''} finite numbers, not {brief(value)}".replace("  ", " ")
+        )
     return np.array(value, dtype=np.float64)
 
 
 # ------------------------------------------------------------------------------------------- what is known of a camera
+
+
+MAX_FRAME_NAME = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +160,10 @@ class CalibrationStore:
         content = (
             info.width,
             info.height,
-            tuple(info.k),
-            tuple(info.p),
-            tuple(info.d),
+            # As bytes, by which what is no number equals itself; of d no more than what is refused already.
+            np.array(info.k).tobytes(),
+            np.array(info.p).tobytes(),
+            np.array(info.d[: MAX_COEFFICIENTS + 1]).tobytes(),
             info.distortion_model,
             info.binning_x,
             info.binning_y,
@@ -206,6 +220,11 @@ class RigPoses:
     motion_problem: str
 
 
+_FASTEST_TURN = 10.0  # rad/s
+_SLACK_M, _SLACK_RAD = 0.05, 0.02  # noise of an odometry, whatever the time between
+_FAR_AHEAD_NS = 10_000_000_000  # of what tf2 keeps
+
+
 class _NotYet(Exception):
     """The transform may still come: its frames are known, its time is ahead of what has been heard."""
 
@@ -226,7 +245,9 @@ class TransformSource:
         self._base = base_frame
         self._fixed = fixed_frame
 
-    def attempt(self, mounts: Mapping[str, Mount], t_ref: int, max_age_ns: int, last: bool) -> RigPoses | None:
+    def attempt(
+        self, mounts: Mapping[str, Mount], t_ref: int, max_age_ns: int, last: bool, max_speed: float = math.inf
+    ) -> RigPoses | None:
         """Try to place all cameras of a set.
 
         Args:
@@ -234,6 +255,7 @@ class TransformSource:
             t_ref: reference time of the set, ns.
             max_age_ns: how far the newest transform of a moving mount may lie from its image before it is of no use.
             last: no further attempt will be made: do with what there is.
+            max_speed: m/s; a base that moves faster within the set has jumped, which nothing can compensate.
 
         Returns:
             The poses, or None if a transform that is missing may still come (never with ``last``).
@@ -247,6 +269,9 @@ class TransformSource:
                 continue
             if not mount.frame:
                 problems[name] = "neither the image nor its CameraInfo has a header.frame_id: the driver must fill it"
+                continue
+            if len(mount.frame) > MAX_FRAME_NAME:  # which would go into every message about it
+                problems[name] = f"header.frame_id has {len(mount.frame)} characters: no frame is named so"
                 continue
             try:
                 mounted[name] = self._lookup(self._base, mount.frame, mount.stamp_ns)
@@ -275,6 +300,8 @@ class TransformSource:
                     break
         if waiting and not last:
             return None
+        if fixed_T_base and not motion_problem:
+            motion_problem = self._jump(fixed_T_base, max_speed)
         compensated = not moving or (bool(self._fixed) and not motion_problem)
         if moving and compensated:
             mounted = {
@@ -282,6 +309,21 @@ class TransformSource:
                 for name, pose in mounted.items()
             }
         return RigPoses(mounted, compensated, problems, motion_problem)
+
+    def _jump(self, fixed_T_base: Mapping[int, np.ndarray], max_speed: float) -> str:
+        """What is impossible in the base's motion through the set; empty if nothing is."""
+        times = sorted(fixed_T_base)
+        for before, after in itertools.pairwise(times):
+            seconds = (after - before) / 1e9
+            step = np.linalg.inv(fixed_T_base[before]) @ fixed_T_base[after]
+            metres = float(np.linalg.norm(step[:3, 3]))
+            turn = math.acos(min(1.0, max(-1.0, (np.trace(step[:3, :3]) - 1) / 2)))
+            if metres > max_speed * seconds + _SLACK_M or turn > _FASTEST_TURN * seconds + _SLACK_RAD:
+                return (
+                    f"motion between the images is not compensated: {self._base} has jumped in {self._fixed}, by "
+                    f"{metres:.2f} m and {math.degrees(turn):.1f} degrees within {seconds * 1e3:.0f} ms (parameter max_speed)"
+                )
+        return ""
 
     def _lookup(self, target: str, source: str, time_ns: int) -> np.ndarray:
         """``target_T_source`` at a time. Raises _NotYet or _Unknown."""
@@ -291,6 +333,11 @@ class TransformSource:
             # Ahead of what has been heard, or so far back that it is forgotten? Only the first is worth waiting for.
             newest, age_ns = self._newest(target, source, time_ns)
             text = f"no transform {target} <- {source} at the image's time: {_one_line(error)}"
+            if newest is not None and age_ns < -_FAR_AHEAD_NS:
+                # A clock has jumped, the transforms' or the images'. tf2 takes no transform that is so much older than
+                # what it has, so that without this it would never recover from a stamp in the future.
+                self._buffer.clear()
+                text += f"; the transforms, {-age_ns / 1e9:.0f} s ahead of the image, are forgotten"
             raise (_NotYet if newest is None or age_ns > 0 else _Unknown)(text) from None
         except tf2_ros.TransformException as error:
             raise _Unknown(f"no transform {target} <- {source}: {_one_line(error)}") from None
@@ -315,8 +362,8 @@ def _matrix(transform: Any) -> np.ndarray:
     """4x4 of a geometry_msgs/TransformStamped. Raises ValueError where it is not a rigid transform."""
     t, q = transform.transform.translation, transform.transform.rotation
     translation = np.array([t.x, t.y, t.z])
-    if not np.isfinite(translation).all():
-        raise ValueError(f"its translation is {translation.tolist()}")
+    if not (np.abs(translation) <= MAX_DISTANCE).all():
+        raise ValueError(f"its translation is {translation.tolist()} m")
     return make_transform(rotation_from_quaternion((q.x, q.y, q.z, q.w)), translation)
 
 

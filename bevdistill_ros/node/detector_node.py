@@ -19,12 +19,14 @@ Lifecycle
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,13 +38,18 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.geometry import reference_time
 from bevdistill_ros.msg import DetectorStatus, StageTime
 from bevdistill_ros.node import diagnostics, messages, parameters
 from bevdistill_ros.node.calibration import CalibrationStore, FileCalibration, TransformSource, load_calibration_file
 from bevdistill_ros.node.diagnostics import ERROR, WARN, Health, Trouble
+from bevdistill_ros.node.drops import WINDOW_S, DropWatch
 from bevdistill_ros.node.inputs import CameraInputs, check_topics
 from bevdistill_ros.node.outputs import Outputs
+from bevdistill_ros.node.pace import Pace
+from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.node.set_pipeline import SetPipeline, SetResult
+from bevdistill_ros.node.startup_table import StartupTable
 from bevdistill_ros.node.worker import STOP_TIMEOUT_S, Worker
 from bevdistill_ros.paths import model_path
 from bevdistill_ros.synchroniser import AMBIGUOUS, MS, CameraSet, Synchroniser
@@ -88,12 +95,15 @@ class DetectorNode(LifecycleNode):
             raise
         self.autostart = settings.autostart
         self._settings = settings
+        self._live = settings
+        """The present parameters, as one object: a set of images never sees half of a change."""
         self.add_on_set_parameters_callback(self._on_parameters)
         self._health = Health(self._log_trouble)
         self._counts = _Counts()
         # What the transitions make and undo.
         self._detector: Any = None
         self._model_name = ""
+        self._identity: dict[str, str] = {}
         self._file: dict[str, FileCalibration] = {}
         self._transforms: TransformSource | None = None
         self._tf_listener: Any = None
@@ -115,7 +125,9 @@ class DetectorNode(LifecycleNode):
         """State of one activation."""
         self._published_at = self._told_at = time.monotonic()
         self._last_status: DetectorStatus | None = None
-        self._arrivals: list[float] = []
+        self._pace = Pace()
+        self._drops = DropWatch()
+        self._load: deque[tuple[float, int, int]] = deque()  # monotonic s, sets, superseded sets
 
     # ---- transitions ------------------------------------------------------------------------------------------------
 
@@ -185,7 +197,7 @@ class DetectorNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._release()
-        settings = parameters.read(self)
+        settings = self._live = parameters.read(self)
         if not settings.model:
             raise UserError(
                 "parameter 'model' is empty: give the path of a checkpoint, as model:=/path/to/model.safetensors, "
@@ -209,6 +221,7 @@ class DetectorNode(LifecycleNode):
             )
         self._settings, self._detector = settings, detector
         self._model_name = f"{settings.model} on {device}"
+        self._identity = _model_identity(settings.model, detector)
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._tf_listener = tf2_ros.TransformListener(self._tf_buffer, self)
         self._transforms = TransformSource(self._tf_buffer, settings.base_frame, settings.fixed_frame)
@@ -250,11 +263,13 @@ class DetectorNode(LifecycleNode):
             self._health.clear("", aspect)
         self._outputs.publish_labels(settings)
         image_topics = {name: image_topic for name, (image_topic, _) in topics.items()}
+        repeats = Repeats()
         pipeline = SetPipeline(
-            settings, image_topics, self._detector, calibration, self._transforms, self._health, self._pool
+            settings, image_topics, self._detector, calibration, self._transforms, self._health, self._pool, repeats
         )
-        self._worker = Worker(partial(self._process, pipeline, self._outputs), self._on_work_error)
-        self._inputs = CameraInputs(self, settings, topics, policy, calibration, self._health, self._on_set)
+        startup = StartupTable(settings, self._detector.cameras, self._log_rig)
+        self._worker = Worker(partial(self._process, pipeline, self._outputs, startup), self._on_work_error)
+        self._inputs = CameraInputs(self, settings, topics, policy, calibration, self._health, repeats, self._on_set)
         self._inputs.open()
 
     def _deactivate(self, state: LifecycleState) -> None:
@@ -287,7 +302,7 @@ class DetectorNode(LifecycleNode):
         if outputs is not None:
             outputs.close()
         self._detector = self._transforms = None
-        self._model_name, self._file = "", {}
+        self._model_name, self._identity, self._file = "", {}, {}
         self._health.watch({})
         if not self._destroyed:
             self._tf_buffer.clear()
@@ -308,7 +323,10 @@ class DetectorNode(LifecycleNode):
         unconfigured = detector is None
         current = parameters.read(self)
         names = None if detector is None else detector.class_names
-        reason = parameters.refusal(current, {p.name: p.value for p in changed}, unconfigured, names)
+        changes = {p.name: p.value for p in changed}
+        reason = parameters.refusal(current, changes, unconfigured, names)
+        if not reason:
+            self._live = parameters.merged(current, changes)
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _warn_of_unknown_parameters(self) -> None:
@@ -341,17 +359,35 @@ class DetectorNode(LifecycleNode):
             return  # the process is being ended
         with self._lock:
             self._counts.failed += 1
+        self._tell_of_failure(error)
+
+    def _tell_of_failure(self, error: Exception) -> None:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"a set of images failed:\n{text}", throttle_duration_sec=5.0)
         self._health.report("", diagnostics.NETWORK, f"a set of images failed: {type(error).__name__}: {error}")
 
+    def _log_rig(self, text: str, wrong: bool) -> None:
+        (self.get_logger().warning if wrong else self.get_logger().info)(text)
+
     def _process(
-        self, pipeline: SetPipeline, outputs: Outputs, camera_set: CameraSet, stopping: threading.Event
+        self,
+        pipeline: SetPipeline,
+        outputs: Outputs,
+        startup: StartupTable,
+        camera_set: CameraSet,
+        stopping: threading.Event,
     ) -> None:
         """A set of images to published boxes."""
-        settings = parameters.read(self)
+        settings = self._live
         begun = time.perf_counter()
-        result = pipeline.run(camera_set, settings, stopping)
+        try:
+            result = pipeline.run(camera_set, settings, stopping)
+        except Exception as error:
+            if not self.context.ok():
+                return  # the process is being ended
+            self._tell_of_failure(error)
+            t_ref = reference_time(camera_set.stamps, self._settings.reference_camera)
+            result = SetResult(camera_set, t_ref, problems=[f"the network failed: {type(error).__name__}: {error}"])
         if stopping.is_set():
             return
         if result.boxes is not None:
@@ -359,31 +395,34 @@ class DetectorNode(LifecycleNode):
             outputs.publish_boxes(result, settings)
             result.stages["publish"] = (time.perf_counter() - detected) * 1e3
         result.stages["total"] = (time.perf_counter() - begun) * 1e3
-        outputs.status.publish(self._status(result, pipeline.unreadable_images))
+        outputs.status.publish(self._status(result, pipeline.unusable_images))
         if result.boxes is not None:
             outputs.offer_overlay(result, settings)
+        startup.hear(result)
 
-    def _status(self, result: SetResult, unreadable_images: int) -> DetectorStatus:
+    def _status(self, result: SetResult, unusable_images: int) -> DetectorStatus:
         """Count a set that has been gone through, and say what became of it."""
         camera_set, poses, inputs = result.camera_set, result.poses, self._inputs
         now = time.monotonic()
         published, used = result.boxes is not None, result.used
+        latency_ms = (self.get_clock().now().nanoseconds - result.t_ref) / MS
         with self._lock:
             counts = self._counts
             counts.published += published
             counts.failed += not published
             if published:
                 self._published_at = now
-                self._arrivals = [*self._arrivals[-19:], now]
+                self._pace.published(now, latency_ms, [name for name in camera_set.cameras if name not in used])
             status = DetectorStatus(
                 sets=counts.sets,
                 partial_sets=counts.partial,
                 superseded_sets=counts.superseded,
                 failed_sets=counts.failed,
-                dropped_images=unreadable_images,
+                dropped_images=unusable_images,
             )
         if inputs is not None:
             status.dropped_images += sum(sum(by.values()) for by in inputs.policy.counters.dropped.values())
+            status.sets += inputs.superseded
             status.superseded_sets += inputs.superseded
         status.header = messages.header(result.t_ref, self._settings.base_frame)
         status.published = published
@@ -393,7 +432,7 @@ class DetectorNode(LifecycleNode):
         status.partial = len(used) < len(camera_set.cameras)
         status.motion_compensated = published and poses is not None and poses.motion_compensated
         status.sync_spread_ms = camera_set.skew_ns / MS
-        status.latency_ms = (self.get_clock().now().nanoseconds - result.t_ref) / MS
+        status.latency_ms = latency_ms
         status.stages = [StageTime(name=name, milliseconds=float(value)) for name, value in result.stages.items()]
         missing = [f"{name}: no image in this set" for name in camera_set.missing]
         status.problems = [*result.problems, *missing]
@@ -418,42 +457,59 @@ class DetectorNode(LifecycleNode):
     def _tell(self) -> None:
         """Publish /diagnostics; while no boxes come, say in the log what is missing, one line a camera."""
         now = time.monotonic()
-        active = self._worker is not None
+        worker, inputs = self._worker, self._inputs
+        active = worker is not None
         state = "active" if active else "unconfigured" if self._detector is None else "inactive"
+        counters = inputs.policy.counters if inputs is not None else None
+        waiting = inputs.policy.waiting if inputs is not None else {}
+        waved_off = inputs.superseded if inputs is not None else 0
         with self._lock:
             quiet = now - self._published_at
-            counts, arrivals, status = self._counts, list(self._arrivals), self._last_status
-            values = {
-                "state": state,
-                "model": self._model_name,
-                "sets": str(counts.sets),
-                "partial sets": str(counts.partial),
-                "superseded sets": str(counts.superseded),
-                "failed sets": str(counts.failed),
-                "published": str(counts.published),
-            }
-        if len(arrivals) > 1 and arrivals[-1] > arrivals[0] and quiet < QUIET_S:
-            values["rate (Hz)"] = f"{(len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.2f}"
+            counts, status = replace(self._counts), self._last_status
+            pending = worker.pending if worker is not None else 0
+            pace = self._pace.values(now)
+            out_of_band = [*self._pace.partial(now), *self._pace.troubles(self._live, now)]
+        counts.sets += waved_off
+        counts.superseded += waved_off
+        values = {
+            "state": state,
+            "model": self._model_name,
+            **self._identity,
+            "sets": str(counts.sets),
+            "partial sets": str(counts.partial),
+            "superseded sets": str(counts.superseded),
+            "failed sets": str(counts.failed),
+            "published": str(counts.published),
+            "pending sets": str(pending),
+            **pace,
+        }
         if status is not None:
-            values["latency (ms)"] = f"{status.latency_ms:.1f}"
             values["motion compensated"] = str(status.motion_compensated)
             values.update({f"{stage.name} (ms)": f"{stage.milliseconds:.1f}" for stage in status.stages})
         troubles = [*self._health.troubles(""), *self._offset_troubles()]
         if not active and not troubles:
             troubles = [Trouble(WARN, f"the node is {state}, not active")]
+        elif active and worker.busy_s > QUIET_S:
+            troubles.insert(0, Trouble(ERROR, f"the network has not come back for {worker.busy_s:.0f} s"))
         elif active and quiet > QUIET_S:
             troubles.insert(0, Trouble(ERROR, f"no boxes for {quiet:.0f} s{self._clock_hint()}"))
         elif active and not counts.published:
             troubles.insert(0, Trouble(WARN, "waiting for the first set of images"))
-        elif active and status is not None and status.partial:
-            lacking = [name for name, used in zip(status.cameras, status.used) if not used]
-            troubles.append(Trouble(WARN, f"without {', '.join(lacking)}"))
+        if active:
+            troubles += [*out_of_band, *self._overload(now, counts)]
+        dropped = self._drops.update(counters, now) if counters is not None else {}
         name = self.get_fully_qualified_name().lstrip("/")
         statuses = [diagnostics.status_message(f"{name}: detector", "", troubles, "boxes are being published", values)]
         lines = []
         for camera in self._health.cameras:
-            found = self._health.troubles(camera, self.count_publishers)
+            found = [*self._health.troubles(camera, self.count_publishers), *dropped.get(camera, [])]
             values = self._health.camera_values(camera)
+            if counters is not None:
+                values["images in sets"] = str(counters.used[camera])
+                values["images waiting"] = str(waiting[camera])
+                values.update(
+                    {f"dropped: {why}": str(by[camera]) for why, by in counters.dropped.items() if by[camera]}
+                )
             statuses.append(
                 diagnostics.status_message(f"{name}: {camera}", "", found, "images and calibration arrive", values)
             )
@@ -463,6 +519,17 @@ class DetectorNode(LifecycleNode):
             self._told_at = now
             head = "; ".join(trouble.text for trouble in troubles)
             self.get_logger().warning("\n".join([head, *lines]))
+
+    def _overload(self, now: float, counts: _Counts) -> list[Trouble]:
+        """Whether sets give way to newer ones at present: the network is slower than the cameras."""
+        self._load.append((now, counts.sets, counts.superseded))
+        while len(self._load) > 1 and now - self._load[1][0] >= WINDOW_S:
+            self._load.popleft()
+        _, sets, superseded = self._load[0]
+        sets, superseded = counts.sets - sets, counts.superseded - superseded
+        if superseded <= 0:
+            return []
+        return [Trouble(WARN, f"{superseded} of the last {sets} sets gave way to newer ones: the network is too slow")]
 
     def _offset_troubles(self) -> list[Trouble]:
         """Why the synchroniser emits nothing, if it does not know the cameras' time offsets."""
@@ -488,6 +555,25 @@ def _load_detector(path: str, device: str) -> Any:
     from bevdistill_ros.detector import Detector
 
     return Detector.from_checkpoint(model_path(path), device)
+
+
+def _model_identity(model: str, detector: Any) -> dict[str, str]:
+    """Which weights these are, for /diagnostics: hash of the file, and what they were trained on."""
+    values = {}
+    try:
+        path = model_path(model)
+    except UserError:
+        pass  # a detector that is of no file
+    else:
+        values["model file"] = str(path)
+        values["model sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    training = getattr(detector, "training", {})
+    for key in ("data", "version", "split", "steps", "method"):
+        if training.get(key) is not None:
+            values[f"trained on: {key}" if key in ("data", "version", "split") else f"training {key}"] = str(
+                training[key]
+            )
+    return values
 
 
 def _device(name: str) -> str:

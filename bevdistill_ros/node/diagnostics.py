@@ -18,10 +18,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 WARN, ERROR = DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 # Aspects of a camera's trouble, in the order in which they are told.
-QOS, STAMP, IMAGE, CAMERA_INFO, TRANSFORM = "qos", "stamp", "image", "camera_info", "transform"
+QOS, STAMP, FROZEN, IMAGE = "qos", "stamp", "frozen", "image"
+CAMERA_INFO, TRANSFORM = "camera_info", "transform"
 # Aspects of the node's.
 MODEL, MOTION, NETWORK = "model", "motion", "network"
-_ORDER = (MODEL, NETWORK, MOTION, QOS, STAMP, IMAGE, CAMERA_INFO, TRANSFORM)
+_ORDER = (MODEL, NETWORK, MOTION, QOS, STAMP, FROZEN, IMAGE, CAMERA_INFO, TRANSFORM)
 
 STALE_AFTER_S = 1.0
 """A camera silent for longer is told of."""

@@ -15,9 +15,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.node import diagnostics
 from bevdistill_ros.node.calibration import CalibrationStore
-from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser
+from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser, stamp_ns
 from bevdistill_ros.node.diagnostics import Health
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.synchroniser import CameraSet, Synchroniser
 
 try:
@@ -52,6 +53,7 @@ class CameraInputs:
         policy: which images make a set; its counters and offset state are there for diagnostics.
         calibration: gets the CameraInfos.
         health: gets the arrivals and the troubles.
+        repeats: sees every image.
         on_set: gets every set, in the executor's thread.
     """
 
@@ -63,6 +65,7 @@ class CameraInputs:
         policy: Synchroniser,
         calibration: CalibrationStore,
         health: Health,
+        repeats: Repeats,
         on_set: Callable[[CameraSet], None],
     ) -> None:
         self._node = node
@@ -71,6 +74,7 @@ class CameraInputs:
         self.policy = policy
         self._calibration = calibration
         self._health = health
+        self._repeats = repeats
         self._on_set = on_set
         self._subscriptions: list[Any] = []
         self._synchroniser: CameraSynchroniser | None = None
@@ -152,6 +156,7 @@ class CameraInputs:
 
     def _on_image(self, message: Any, camera: str) -> None:
         self._health.image_seen(camera)
+        self._repeats.see(camera, stamp_ns(message), message.data)
         if message.header.stamp.sec == 0 and message.header.stamp.nanosec == 0:
             topic = self._topics[camera][0]
             self._health.report(

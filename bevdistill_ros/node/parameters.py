@@ -121,6 +121,35 @@ class Settings:
         0, "Sets with fewer cameras are dropped; 0: sets without more than half of the cameras.", minimum=0, maximum=64
     )
 
+    frozen_after: int = _parameter(
+        2,
+        "From so many identical pictures in a row on a camera counts as frozen and takes no part; 0: never.",
+        ALWAYS,
+        minimum=0,
+        maximum=1000,
+    )
+    max_speed: float = _parameter(
+        70.0,
+        "A faster motion of base_frame within a set, m/s, is taken for a jump of fixed_frame and not compensated.",
+        ALWAYS,
+        minimum=0.1,
+        maximum=1000.0,
+    )
+
+    max_latency_ms: float = _parameter(
+        1000.0,
+        "Boxes later than this after their images are warned of on /diagnostics; 0: never.",
+        ALWAYS,
+        minimum=0.0,
+        maximum=60000.0,
+    )
+    min_rate_hz: float = _parameter(
+        1.0, "Fewer sets a second are warned of on /diagnostics; 0: never.", ALWAYS, minimum=0.0, maximum=1000.0
+    )
+    max_rate_hz: float = _parameter(
+        0.0, "More sets a second are warned of on /diagnostics; 0: never.", ALWAYS, minimum=0.0, maximum=1000.0
+    )
+
     score_threshold: float = _parameter(0.3, "Boxes below this score are dropped.", ALWAYS, minimum=0.0, maximum=1.0)
     class_score_thresholds: tuple[str, ...] = _parameter(
         (),
@@ -151,6 +180,12 @@ class Settings:
         repeated = {name for name in self.cameras if self.cameras.count(name) > 1}
         if repeated or "" in self.cameras:
             raise UserError(f"parameter 'cameras' must hold different names: {list(self.cameras)}")
+        if 0 < self.max_rate_hz < self.min_rate_hz:
+            raise UserError(
+                f"parameter 'max_rate_hz' is {self.max_rate_hz:g}, less than min_rate_hz = {self.min_rate_hz:g}"
+            )
+        if self.frozen_after == 1:
+            raise UserError("parameter 'frozen_after' is 1, which every picture would be: give 0 (never), or 2 or more")
         if not self.base_frame:
             raise UserError("parameter 'base_frame' is empty: name the robot's base frame, as base_link")
 
@@ -344,3 +379,9 @@ def refusal(
             if specs[name].metadata["when"] == CONFIGURE and getattr(settings, name) != getattr(current, name):
                 return f"parameter '{name}' can change {CONFIGURE}: call the transitions deactivate and cleanup first"
     return ""
+
+
+def merged(current: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings after changes that ``refusal`` has nothing against; names that are not ours are left out."""
+    values = {spec.name: getattr(current, spec.name) for spec in dataclasses.fields(Settings)}
+    return Settings.from_values({**values, **{name: value for name, value in changes.items() if name in values}})

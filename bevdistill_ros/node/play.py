@@ -15,6 +15,7 @@ import contextlib
 import heapq
 import importlib
 import json
+import re
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from bevdistill_ros.arguments import not_negative, positive
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.files import write_atomically
+from bevdistill_ros.files import read_yaml, write_atomically
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -375,6 +376,8 @@ def _open(path: Path) -> Reader:
         files = sorted(f.name for f in path.iterdir() if f.suffix in (".mcap", ".db3"))
         hint = f"give one of its files ({', '.join(files)}) or run `ros2 bag reindex`" if files else "it is not a bag"
         raise UserError(f"{path}: no metadata.yaml in this directory: {hint}")
+    if path.is_dir():
+        read_yaml(path / "metadata.yaml")  # rosbags' own parser has no bounds
     try:
         reader = Reader(path)
         reader.open()
@@ -403,8 +406,13 @@ def _message_class(msgtype: str) -> type:
     Raises:
         ImportError, AttributeError: its package or the message is not installed.
     """
-    package, _, name = msgtype.partition("/msg/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
+    from ament_index_python import has_resource
+
+    found = re.fullmatch(r"([a-z]\w*)/msg/([A-Z]\w*)", msgtype, re.ASCII)
+    # A bag says what is imported here: nothing but packages that have installed messages.
+    if not found or not has_resource("rosidl_interfaces", found[1]):
+        raise ImportError("no package of interfaces")
+    return getattr(importlib.import_module(f"{found[1]}.msg"), found[2])
 
 
 def _publisher_qos(topic: str, connections: Sequence[Any]) -> tuple[QoSProfile, bool]:

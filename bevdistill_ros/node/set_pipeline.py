@@ -21,6 +21,7 @@ from bevdistill_ros.node import diagnostics, messages
 from bevdistill_ros.node.calibration import CalibrationStore, Intrinsics, RigPoses, TransformSource
 from bevdistill_ros.node.diagnostics import ERROR, WARN, Health
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.synchroniser import MS, CameraSet
 
 TF_RETRY_S = 0.004
@@ -68,9 +69,10 @@ class SetPipeline:
         transforms: poses of the mounts that the calibration leaves to TF.
         health: gets the troubles.
         pool: decodes and warps the images of a set in parallel (OpenCV releases the GIL).
+        repeats: has seen every image that came.
 
     Attributes:
-        unreadable_images: how many images could not be used so far.
+        unusable_images: how many images could not be read, or only repeated the last one, so far.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class SetPipeline:
         transforms: TransformSource,
         health: Health,
         pool: Executor,
+        repeats: Repeats,
     ) -> None:
         self._settings = settings
         self._image_topics = image_topics
@@ -90,7 +93,8 @@ class SetPipeline:
         self._transforms = transforms
         self._health = health
         self._pool = pool
-        self.unreadable_images = 0
+        self._repeats = repeats
+        self.unusable_images = 0
 
     def run(self, camera_set: CameraSet, settings: Settings, stopping: threading.Event) -> SetResult:
         """Take one set as far towards boxes as its cameras allow.
@@ -101,11 +105,11 @@ class SetPipeline:
             stopping: once set, missing transforms are no longer waited for.
 
         Raises:
-            Exception: what the network raised.
+            Exception: what the network raised, or it gave numbers that are none.
         """
         result = SetResult(camera_set, reference_time(camera_set.stamps, self._settings.reference_camera))
         begun = time.perf_counter()
-        self._preprocess(result)
+        self._preprocess(result, settings)
         preprocessed = time.perf_counter()
         result.stages["preprocess"] = (preprocessed - begun) * 1e3
         self._place(result, settings, stopping)
@@ -118,16 +122,32 @@ class SetPipeline:
             result.problems.insert(0, f"only {len(used)} of the {needed} cameras needed can be used")
         return result
 
-    def _preprocess(self, result: SetResult) -> None:
+    def _preprocess(self, result: SetResult, settings: Settings) -> None:
         """Decode and warp all images of the set, in parallel; troubles are reported by camera."""
         futures = {}
+        frozen: dict[str, int] = {}
         for name, message in result.camera_set.messages.items():
+            repeats = self._repeats.count(name, result.camera_set.stamps[name])
+            if settings.frozen_after and repeats >= settings.frozen_after and len(message.data):
+                frozen[name] = repeats
+                continue
+            self._health.clear(name, diagnostics.FROZEN)
             intrinsics = self._calibration.intrinsics(name)
             if intrinsics is None:
                 result.problems.append(f"{name}: no usable CameraInfo")
             else:
                 result.intrinsics[name] = intrinsics
                 futures[name] = self._pool.submit(self._preprocess_one, message, intrinsics.camera)
+        for name, repeats in frozen.items():
+            text = f"{repeats} images in a row hold the same picture"
+            advice = (
+                "see its driver; for a simulator without noise, or a still picture that is played again and again, set "
+                "frozen_after to 0"
+            )
+            self._health.clear(name, diagnostics.IMAGE)
+            self._health.report(name, diagnostics.FROZEN, f"{self._image_topics[name]} is frozen: {text}: {advice}")
+            result.problems.append(f"{name}: frozen: {text}")
+            self.unusable_images += 1
         for name, future in futures.items():
             try:
                 result.images[name] = future.result()
@@ -135,7 +155,7 @@ class SetPipeline:
                 topic = self._image_topics[name]
                 self._health.report(name, diagnostics.IMAGE, f"image on {topic} cannot be used: {error}")
                 result.problems.append(f"{name}: image cannot be used: {error}")
-                self.unreadable_images += 1
+                self.unusable_images += 1
             else:
                 self._health.clear(name, diagnostics.IMAGE)
 
@@ -163,7 +183,7 @@ class SetPipeline:
         poses = None
         while poses is None:
             last = stopping.is_set() or time.monotonic() >= give_up
-            poses = self._transforms.attempt(mounts, result.t_ref, max_age_ns, last)
+            poses = self._transforms.attempt(mounts, result.t_ref, max_age_ns, last, settings.max_speed)
             if poses is None:
                 stopping.wait(TF_RETRY_S)
         result.poses = poses
@@ -199,5 +219,8 @@ class SetPipeline:
         for name, milliseconds in detector.stage_times.items():
             # The detector's "decode" is of boxes; beside image decoding that would be ambiguous.
             result.stages["decode_boxes" if name == "decode" else name] = milliseconds
+        finite = np.isfinite(boxes.centers).all(1) & np.isfinite(boxes.sizes).all(1) & np.isfinite(boxes.yaws)
+        if not finite.all():
+            raise ValueError(f"{np.count_nonzero(~finite)} of {len(boxes)} boxes of the network are not finite")
         result.boxes = boxes[boxes.scores >= thresholds[boxes.labels]][: settings.max_detections]
         self._health.clear("", diagnostics.NETWORK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ class Worker:
         self._on_error = on_error
         self._condition = threading.Condition()
         self._slot: Any = None
+        self._busy_since: float | None = None
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         self._thread.start()
@@ -32,6 +34,18 @@ class Worker:
             displaced, self._slot = self._slot is not None, item
             self._condition.notify()
         return displaced
+
+    @property
+    def pending(self) -> int:
+        """Items that wait or are being worked on: 0 to 2."""
+        with self._condition:
+            return (self._slot is not None) + (self._busy_since is not None)
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the present item has been worked on; 0 if none is."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Finish the present item, drop a waiting one, end the thread. True once it has ended. Repeatable."""
@@ -50,7 +64,11 @@ class Worker:
                 if self.stopping.is_set():
                     return
                 item, self._slot = self._slot, None
+                self._busy_since = time.monotonic()
             try:
                 self._work(item, self.stopping)
             except Exception as error:
                 self._on_error(error)
+            item = None  # its images are not kept until the next one
+            with self._condition:
+                self._busy_since = None

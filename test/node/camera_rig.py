@@ -66,8 +66,9 @@ def main() -> None:
     static = node.create_publisher(TFMessage, "/tf_static", latched)
 
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), (WIDTH, HEIGHT))
-    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    noise = rng.integers(0, 256, (8, 24, 40, 3), dtype=np.uint8)  # no camera repeats itself
+    pictures = [cv2.resize(pixels, (WIDTH, HEIGHT)) for pixels in noise]
+    jpegs = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
 
     mounts = TFMessage()
     for i, name in enumerate(arguments.cameras):
@@ -113,10 +114,10 @@ def main() -> None:
             message.header = info.header
             if arguments.raw:
                 message.width, message.height, message.step, message.encoding = WIDTH, HEIGHT, 3 * WIDTH, "bgr8"
-                message.data.frombytes(picture.tobytes())
+                message.data.frombytes(pictures[frame % len(pictures)].tobytes())
             else:
                 message.format = "jpeg"
-                message.data.frombytes(jpeg)
+                message.data.frombytes(jpegs[frame % len(jpegs)])
             images[name].publish(message)
         frame += 1
     node.destroy_node()

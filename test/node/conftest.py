@@ -175,7 +175,8 @@ class Bench:
             self.loaded.append((path, device))
             return self.detector
 
-        values = {"model": "fake", "device": "cpu", **values}
+        # Most tests send one picture again and again.
+        values = {"model": "fake", "device": "cpu", "frozen_after": 0, **values}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         self.node = DetectorNode(load, context=self.context, use_global_arguments=False, parameter_overrides=overrides)
         self.listener = rclpy.create_node("listener", context=self.context, use_global_arguments=False)

@@ -145,7 +145,7 @@ def test_file_may_give_either_half(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("cameras: [", "not a YAML file"),
+        ("cameras: [", "is not YAML"),
         ("- 1", "must hold 'cameras:'"),
         ("cameras: {}", "must hold 'cameras:'"),
         ("cameras: {a: 3}", "cameras.a: must be a mapping"),
@@ -273,6 +273,29 @@ def test_late_odometry_is_waited_for_then_done_without(buffer) -> None:
 def test_forgotten_times_are_not_waited_for(buffer) -> None:
     poses = attempt(buffer, mounts(a=-50, b=-20), -50)
     assert poses is not None and not poses.motion_compensated and poses.motion_problem
+
+
+def test_jumps_of_the_fixed_frame_are_no_motion(buffer) -> None:
+    """A localisation that corrects itself by metres or by a quarter turn between two cameras' images."""
+    source = TransformSource(buffer, "base_link", "odom")
+    assert source.attempt(mounts(a=20, b=80), T0 + 20 * MS, 10**9, True, max_speed=12.0).motion_compensated
+    for changes in ({"x": 4.0, "yaw": 0.15}, {"x": 1.5, "yaw": 1.6}):
+        buffer.set_transform(transform("odom", "base_link", T0 + 150 * MS, **changes), "test")
+        poses = source.attempt(mounts(a=95, b=145), T0 + 95 * MS, 10**9, True, max_speed=30.0)
+        assert not poses.motion_compensated and "base_link has jumped in odom, by" in poses.motion_problem
+        assert poses.base_T_camera["b"] == pytest.approx(make_transform(rotation_z(math.pi / 2), (0, 1, 0)))
+    assert attempt(buffer, mounts(a=20, b=80), 20).motion_compensated
+
+
+def test_transforms_of_the_far_future_do_not_shut_out_the_present(buffer) -> None:
+    """tf2 refuses what is ten seconds older than its newest: one wrong stamp would end the compensation for good."""
+    for ms in (3600_000, 200):  # the second is refused already
+        buffer.set_transform(transform("odom", "base_link", T0 + ms * MS, x=0.0), "test")
+    poses = attempt(buffer, mounts(a=120, b=180), 120)
+    assert not poses.motion_compensated and "are forgotten" in poses.motion_problem
+    for ms in (200, 300):
+        buffer.set_transform(transform("odom", "base_link", T0 + ms * MS, x=ms / 100), "test")
+    assert attempt(buffer, mounts(a=220, b=280), 220).motion_compensated
 
 
 def test_camera_without_a_frame_is_named_and_the_others_go_on(buffer) -> None:

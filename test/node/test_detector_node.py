@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import hashlib
 import threading
 import time
 
@@ -24,6 +25,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
+from bevdistill_ros.node import detector_node
 from bevdistill_ros.node.calibration import stamp_ns
 from bevdistill_ros.node.detector_node import DetectorNode
 from bevdistill_ros.node.messages import time_message
@@ -59,9 +61,10 @@ def test_transitions_can_be_repeated_without_leaving_anything(make_bench) -> Non
 
     cycle()
     before, threads = entities(node), threading.active_count()
-    for _ in range(15):
+    for _ in range(20):
         cycle()
     assert entities(node) == before and threading.active_count() == threads
+    assert not [s.topic_name for s in node.subscriptions if "cam" in s.topic_name or "/tf" in s.topic_name]
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
     assert threading.active_count() == threads and bench.loaded[-1] == ("fake", "cpu")
@@ -192,6 +195,51 @@ def test_parameters_of_a_configured_node(make_bench) -> None:
     assert not atomic.successful and node.get_parameter("max_detections").value == 200
     node.trigger_cleanup()
     assert set_one("model", "other") == ""
+
+
+def test_a_change_of_several_parameters_is_taken_over_whole(make_bench) -> None:
+    """The worker reads the settings while the executor changes them: it gets one object or the other."""
+    node = make_bench(CAMERAS).node
+    node.trigger_configure()
+    before = node._live
+    changes = [Parameter("max_detections", value=7), Parameter("score_threshold", value=0.5)]
+    assert node.set_parameters_atomically(changes).successful
+    after = node._live
+    assert (before.max_detections, before.score_threshold) == (200, 0.3)
+    assert (after.max_detections, after.score_threshold) == (7, 0.5)
+    assert not node.set_parameters_atomically(
+        [Parameter("max_detections", value=9), Parameter("score_threshold", value=7.0)]
+    ).successful
+    assert node._live is after and node.get_parameter("max_detections").value == 7
+
+
+def test_diagnostics_say_which_model_runs(make_bench, tmp_path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"weights")
+    bench = make_bench(CAMERAS, model=str(path), diagnostics_period_s=0.1)
+    bench.detector.training = {"data": "world", "split": "world_train", "steps": 8000, "loss": 1.0}
+    health = bench.listen(DiagnosticArray, "/diagnostics")
+    start(bench)
+    active = lambda: health and {v.key: v.value for v in health[-1].status[0].values}["state"] == "active"  # noqa: E731
+    bench.wait(active, "diagnostics")
+    values = {v.key: v.value for v in health[-1].status[0].values}
+    assert values["model"] == f"{path} on cpu" and values["model file"] == str(path)
+    assert values["model sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (values["trained on: data"], values["trained on: split"]) == ("world", "world_train")
+    assert values["training steps"] == "8000"
+
+
+def test_a_network_that_does_not_come_back_is_told(make_bench, start_rig, monkeypatch) -> None:
+    monkeypatch.setattr(detector_node, "QUIET_S", 0.3)
+    bench = make_bench(CAMERAS, warm_up=False, diagnostics_period_s=0.1, **OFFSETS)
+    health = bench.listen(DiagnosticArray, "/diagnostics")
+    bench.detector.gate = threading.Event()
+    start(bench)
+    start_rig(CAMERAS)
+    told = lambda: health and "the network has not come back for" in health[-1].status[0].message  # noqa: E731
+    bench.wait(told, "the network's absence")
+    bench.detector.gate.set()
+    bench.wait(lambda: "the network has not" not in health[-1].status[0].message, "its return")
 
 
 # ------------------------------------------------------------------------------------------------------- images to boxes
@@ -565,3 +613,5 @@ def test_failing_network_is_survived(make_bench, capfd) -> None:
         assert seen, expected
         broken.clear()
     assert status[-1].failed_sets > 0 and "out of memory" in capfd.readouterr().err
+    told = next(s for s in status if not s.published)  # also a set that failed is answered for
+    assert told.problems[0] == "the network failed: RuntimeError: out of memory" and not told.used[0]

@@ -491,3 +491,17 @@ def test_qos_follows_the_recording():
         assert (is_latched, profile.depth) == (latched, depth), topic
         assert profile.reliability == ReliabilityPolicy.RELIABLE
         assert (profile.durability == DurabilityPolicy.TRANSIENT_LOCAL) == latched
+
+
+@pytest.mark.parametrize(
+    "msgtype", ["antigravity/msg/Sensor", "os.path/msg/join", "../x/msg/Y", "json/msg/", "sensor_msgs/msg/x.y"]
+)
+def test_a_bag_has_nothing_imported_but_messages(msgtype: str, monkeypatch) -> None:
+    from bevdistill_ros.node import play
+
+    def import_module(name: str) -> None:
+        raise AssertionError(f"{name} imported")
+
+    monkeypatch.setattr(play.importlib, "import_module", import_module)
+    with pytest.raises(ImportError, match="no package of interfaces"):
+        play._message_class(msgtype)

@@ -22,6 +22,7 @@ from bevdistill_ros.node.calibration import CalibrationStore, FileCalibration, T
 from bevdistill_ros.node.diagnostics import Health
 from bevdistill_ros.node.messages import time_message
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.node.set_pipeline import SetPipeline
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.synchroniser import CameraSet
@@ -58,12 +59,12 @@ def jpeg(grey: int, width: int = WIDTH) -> bytes:
     return cv2.imencode(".jpg", np.full((HEIGHT, width, 3), grey, np.uint8))[1].tobytes()
 
 
-def camera_set(**pictures: bytes) -> CameraSet:
-    messages = {}
+def camera_set(after_ns: int = 0, **pictures: bytes) -> CameraSet:
+    messages, stamp = {}, T0 + after_ns
     for name, data in pictures.items():
         messages[name] = CompressedImage(format="jpeg", data=array.array("B", data))
-        messages[name].header.stamp, messages[name].header.frame_id = time_message(T0), name
-    return CameraSet(T0, messages, dict.fromkeys(messages, T0), CAMERAS)
+        messages[name].header.stamp, messages[name].header.frame_id = time_message(stamp), name
+    return CameraSet(stamp, messages, dict.fromkeys(messages, stamp), CAMERAS)
 
 
 def camera(focal: float) -> Camera:
@@ -81,7 +82,7 @@ def bench():
     with ThreadPoolExecutor(2) as pool:
 
         def make(calibration=None, buffer=None, **parameters) -> SimpleNamespace:
-            settings = Settings(fixed_frame="", **parameters).for_cameras(CAMERAS)
+            settings = Settings(fixed_frame="", **{"frozen_after": 0, **parameters}).for_cameras(CAMERAS)
             detector, health = Detector(), Health(lambda text, level: None)
             health.watch({name: (f"/{name}/image", "") for name in CAMERAS})
             pipeline = SetPipeline(
@@ -92,8 +93,14 @@ def bench():
                 TransformSource(buffer or Buffer(), "base_link", ""),
                 health,
                 pool,
+                repeats := Repeats(),
             )
-            run = lambda found, stopping=None: pipeline.run(found, settings, stopping or threading.Event())  # noqa: E731
+
+            def run(found: CameraSet, stopping: threading.Event | None = None):
+                for name, message in found.messages.items():
+                    repeats.see(name, found.stamps[name], message.data)
+                return pipeline.run(found, settings, stopping or threading.Event())
+
             return SimpleNamespace(pipeline=pipeline, detector=detector, health=health, run=run)
 
         yield make
@@ -135,10 +142,10 @@ def test_bad_images_are_named_and_counted_and_the_others_go_on(bench) -> None:
     made = bench()
     result = made.run(camera_set(a=jpeg(90), b=b"no picture", c=jpeg(90)))
     assert result.used == ["a", "c"] and len(result.boxes) == 3
-    assert made.pipeline.unreadable_images == 1 and result.problems[0].startswith("b: image cannot be used")
+    assert made.pipeline.unusable_images == 1 and result.problems[0].startswith("b: image cannot be used")
     assert any("image on /b/image cannot be used" in trouble.text for trouble in made.health.troubles("b"))
     result = made.run(camera_set(a=jpeg(90), b=jpeg(90, 2 * WIDTH), c=b""))
-    assert result.boxes is None and made.pipeline.unreadable_images == 3 and len(made.detector.given) == 1
+    assert result.boxes is None and made.pipeline.unusable_images == 3 and len(made.detector.given) == 1
     assert result.problems[0] == "only 1 of the 2 cameras needed can be used" and len(result.problems) == 3
     result = made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))
     assert result.boxes is not None and not result.problems
@@ -149,7 +156,7 @@ def test_a_camera_without_calibration_takes_no_part(bench) -> None:
     made = bench(CalibrationStore({name: FILE[name] for name in "ab"}))
     result = made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))
     assert result.used == ["a", "b"] and result.problems == ["c: no usable CameraInfo"]
-    assert made.pipeline.unreadable_images == 0
+    assert made.pipeline.unusable_images == 0
 
 
 def test_late_transforms_are_waited_for_but_not_when_nobody_wants_the_set(bench) -> None:
@@ -174,3 +181,30 @@ def test_late_transforms_are_waited_for_but_not_when_nobody_wants_the_set(bench)
     threading.Timer(0.05, move, [T0 + 10_000_000]).start()
     result = made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))
     assert result.used == list(CAMERAS) and not result.problems
+
+
+def test_frozen_camera_has_no_part_whatever_its_stamps_say(bench) -> None:
+    made = bench(frozen_after=3)
+    for i in range(5):
+        result = made.run(camera_set(i, a=jpeg(50), b=jpeg(60 + i), c=jpeg(70 + i)))
+        assert result.used == (["a", "b", "c"] if i < 2 else ["b", "c"])
+    assert result.problems == ["a: frozen: 5 images in a row hold the same picture"]
+    (trouble,) = (t for t in made.health.troubles("a") if "frozen" in t.text)
+    assert trouble.level == diagnostics.ERROR and "frozen_after" in trouble.text and made.pipeline.unusable_images == 3
+    result = made.run(camera_set(9, a=jpeg(51), b=jpeg(90), c=jpeg(91)))
+    assert result.used == ["a", "b", "c"] and not any("frozen" in t.text for t in made.health.troubles("a"))
+
+
+def test_boxes_that_are_no_numbers_are_never_given_out(bench) -> None:
+    made = bench()
+    found = type(made.detector).__call__
+
+    class Broken(Detector):
+        def __call__(self, *arguments, **named) -> Boxes:
+            boxes = found(self, *arguments, **named)
+            boxes.centers[1, 2] = np.nan
+            return boxes
+
+    made.detector.__class__ = Broken
+    with pytest.raises(ValueError, match="1 of 3 boxes of the network are not finite"):
+        made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))

@@ -58,4 +58,5 @@ def test_what_it_sees_decides_what_it_finds(tiny_nuscenes) -> None:
     boxes = teacher(sample)
     for change in ({"points": sample.points[:5]}, {"images": 0 * sample.images}):
         assert not np.array_equal(teacher(replace(sample, **change)).scores, boxes.scores)
-    np.testing.assert_array_equal(teacher(replace(sample, points=sample.points[::-1].copy())).labels, boxes.labels)
+    turned = teacher(replace(sample, points=sample.points[::-1].copy()))
+    np.testing.assert_allclose(turned.scores, boxes.scores, atol=1e-5)  # those of equal scores may change places

@@ -185,7 +185,7 @@ def test_a_bad_picture_is_one_line_from_a_worker_too(tiny_nuscenes, tmp_path, ca
         picture.write_bytes(b"hi")
     assert train(root, tmp_path / "run", 1, "--set=training.workers=1") == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "CAM_BACK" in errors[0] and errors[0].endswith("can be decoded")
+    assert len(errors) == 1 and "CAM_BACK" in errors[0] and "can be decoded" in errors[0]
 
 
 def test_the_order_of_samples_does_not_depend_on_where_it_starts() -> None:

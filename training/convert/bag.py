@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import read_yaml
 from bevdistill_ros.training.data.bags import typestore
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Bag:
             raise UserError(
                 f"{self.path}: is no bag: it has no metadata.yaml; a recording that was cut off is mended by `ros2 bag reindex`"
             )
+        if self.path.is_dir():
+            read_yaml(self.path / "metadata.yaml")  # rosbags' own parser has no bounds
         with self._readable():
             self._reader = Reader(self.path)
             self._reader.open()

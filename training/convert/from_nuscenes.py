@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.training.data import nuscenes_to_bag
 from bevdistill_ros.training.data.bags import is_bag
+from bevdistill_ros.training.data.inside import plain_name
 
 
 def from_nuscenes(args: argparse.Namespace) -> list[dict]:
@@ -25,7 +27,7 @@ def from_nuscenes(args: argparse.Namespace) -> list[dict]:
 
     nuscenes = open_nuscenes(args.from_nuscenes, args.version)
     scenes = nuscenes_to_bag.choose_scenes(nuscenes, args.scenes)
-    outputs = [args.output] if len(scenes) == 1 else [args.output / scene["name"] for scene in scenes]
+    outputs = [args.output] if len(scenes) == 1 else [_folder(args.output, scene, nuscenes) for scene in scenes]
     # Asked before the first is written: hours of work should not end at the last scene.
     existing = [output for output in outputs if output.exists()]
     if existing and not args.force and not args.skip_existing:
@@ -41,6 +43,11 @@ def from_nuscenes(args: argparse.Namespace) -> list[dict]:
         count = sum(result["messages"].values())
         print(f"{output}: {count} messages on {len(result['messages'])} topics, {result['duration_s']:.3f} s")
     return results
+
+
+def _folder(output: Path, scene: dict, nuscenes: Any) -> Path:
+    """Where the bag of one of several scenes is written."""
+    return output / plain_name(scene["name"], f"{nuscenes.table_root}/scene.json: name")
 
 
 def _write_with_progress(nuscenes, scene: dict, output: Path, options: nuscenes_to_bag.Options) -> dict:

@@ -108,11 +108,16 @@ def _times(values: np.ndarray, stamp: int) -> np.ndarray | None:
             unit for unit, limit in ((10**9, 1e11), (10**6, 1e14), (10**3, 1e17), (1, np.inf)) if largest < limit
         )
         base = stamp // unit  # subtracted first, for the precision
-        times = np.rint((values.astype(np.float64) - base) * unit).astype(np.int64) - (stamp - base * unit)
+        times = _whole((values.astype(np.float64) - base) * unit) - (stamp - base * unit)
     else:
         unit = next(unit for unit, limit in ((10**9, 10.0), (10**3, 1e7), (1, np.inf)) if largest < limit)
-        times = np.rint(values.astype(np.float64) * unit).astype(np.int64)
+        times = _whole(values.astype(np.float64) * unit)
     return times if np.abs(times).max() <= LONGEST_TURN else None
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """int64, with what is too large for it at a value that no sweep has."""
+    return np.rint(np.clip(values, -1e18, 1e18)).astype(np.int64)
 
 
 def compensated(cloud: Cloud, global_T_lidar: Callable[[int], np.ndarray]) -> np.ndarray:

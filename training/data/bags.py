@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import read_yaml
 from bevdistill_ros.training.data.messages import Messages
 
 if TYPE_CHECKING:
@@ -62,12 +63,11 @@ def custom_data(path: Path) -> dict[str, str]:
     Raises:
         UserError: its metadata cannot be read.
     """
-    import yaml
-
     file = path / "metadata.yaml"
+    content = read_yaml(file)
     try:
-        return dict(yaml.safe_load(file.read_text())["rosbag2_bagfile_information"].get("custom_data") or {})
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return dict(content["rosbag2_bagfile_information"].get("custom_data") or {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: cannot be read ({type(error).__name__}); the bag is damaged") from None
 
 

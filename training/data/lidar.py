@@ -12,6 +12,7 @@ from bevdistill_ros.config import PointsConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import invert, transform_points
 from bevdistill_ros.models.pillars import POINT
+from bevdistill_ros.training.data.inside import inside
 from bevdistill_ros.training.data.records import ego_pose, mounting
 
 FILE_POINT = 5
@@ -58,7 +59,9 @@ class LidarReader:
             yield record
 
     def _cloud(self, record: dict, global_T_ego: np.ndarray, t_ref: int) -> np.ndarray:
-        values = read_points(Path(self.nusc.dataroot) / record["filename"])
+        values = read_points(
+            inside(self.nusc.dataroot, record["filename"], f"{self.nusc.version}/sample_data.json: filename")
+        )
         xyz = transform_points(mounting(self.nusc, record), values[:, :3].astype(np.float64))
         # The vehicle is left out where it was at that time, not where it is now.
         x_min, x_max, y_min, y_max = self.config.ego

@@ -29,6 +29,7 @@ from bevdistill_ros.geometry import (
 )
 from bevdistill_ros.models.pillars import POINT
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.data.inside import inside
 from bevdistill_ros.training.data.lidar import LidarReader
 from bevdistill_ros.training.data.records import ego_pose, mounting, rotation_of
 
@@ -350,8 +351,12 @@ class NuScenesSamples:
         return images
 
     def image_path(self, record: dict) -> Path:
-        """The picture file of a sample_data record."""
-        return Path(self.nusc.dataroot) / record["filename"]
+        """The picture file of a sample_data record.
+
+        Raises:
+            UserError: its name leads out of the dataset's folder.
+        """
+        return inside(self.nusc.dataroot, record["filename"], f"{self.nusc.version}/sample_data.json: filename")
 
     def _image(self, record: dict) -> np.ndarray:
         if self._cache is not None and record["token"] in self._cache:

@@ -34,7 +34,9 @@ from bevdistill_ros.geometry import (
     rotation_from_quaternion,
     transform_points,
 )
+from bevdistill_ros.images import check_image_size
 from bevdistill_ros.training.data.bags import BagWriter
+from bevdistill_ros.training.data.inside import inside
 from bevdistill_ros.training.data.messages import (
     BASE_FRAME,
     CAMERA_INFO,
@@ -243,11 +245,15 @@ class _Plan:
 
         self._add(min(event.stamp for event in self.events), _STATIC, "/tf_static", TF, build)
 
+    def _file(self, reading: dict) -> Path:
+        where = f"{self.nuscenes.table_root}/sample_data.json: filename"
+        return inside(self.nuscenes.dataroot, reading["filename"], where)
+
     def _image(self, reading: dict, raw: bool) -> None:
         frame = reading["channel"].lower()
         stamp = 1000 * reading["timestamp"]
         width, height = reading["width"], reading["height"]
-        path = Path(self.nuscenes.dataroot, reading["filename"])
+        path = self._file(reading)
         mounting = self.nuscenes.get("calibrated_sensor", reading["calibrated_sensor_token"])
         K = np.array(mounting["camera_intrinsic"], dtype=np.float64)
         if K.shape != (3, 3):
@@ -273,7 +279,7 @@ class _Plan:
 
     def _points(self, reading: dict) -> None:
         frame = reading["channel"].lower()
-        path = Path(self.nuscenes.dataroot, reading["filename"])
+        path = self._file(reading)
         step = 4 * len(POINT_FIELDS)
 
         def build(at: int) -> Any:
@@ -351,6 +357,10 @@ def _decode(path: Path, width: int, height: int) -> np.ndarray:
     import cv2
 
     data, _ = read_image_file(path, width, height)
+    try:
+        check_image_size(width, height)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None or pixels.shape != (height, width, 3):
         raise UserError(f"{path}: the image cannot be decoded; the file is damaged")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
-from bevdistill_ros.paths import share_directory
+from bevdistill_ros.paths import large_segment
 from bevdistill_ros.training.data.messages import BASE_FRAME, FIXED_FRAME
 from bevdistill_ros.training.demo.isolation import private_domain
 from bevdistill_ros.training.demo.programs import Program
@@ -149,7 +149,7 @@ def play_to_detector(
             raise detector.failure(f"was not ready within {START_LIMIT_S:g} s")
         ready = time.monotonic()
 
-        player = stack.enter_context(Program("player", _play_words(bag, rate, logs), logs, _large_segment()))
+        player = stack.enter_context(Program("player", _play_words(bag, rate, logs), logs, large_segment()))
         bar = stack.enter_context(tqdm(total=frames, unit="set", disable=None))  # None: if a terminal
 
         def look() -> None:
@@ -187,12 +187,6 @@ def _play_words(bag: Path, rate: float, logs: Path) -> list[str]:
         "--json": str(logs / "player.json"),
     }
     return ["play", str(bag.absolute()), *(word for option in options.items() for word in option)]
-
-
-def _large_segment() -> dict[str, str]:
-    """Room for six images at once in Fast DDS's shared memory. Each version of it has a variable of its own."""
-    profile = str(share_directory() / "config" / "fastdds_large_segment.xml")
-    return {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}
 
 
 def _type_name(message_class: type) -> str:

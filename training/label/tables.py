@@ -18,6 +18,7 @@ from nuscenes.nuscenes import NuScenes
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.training.convert.annotations import CATEGORY_OF_CLASS
+from bevdistill_ros.training.data.inside import plain_name
 from bevdistill_ros.training.data.nuscenes_tables import token
 
 SETTINGS = "label.json"
@@ -104,7 +105,7 @@ class LabelledVersion:
         shutil.rmtree(self._partial)
 
     def _scene_path(self, name: str) -> Path:
-        return self._partial / "scenes" / f"{name}.json"
+        return self._partial / "scenes" / f"{plain_name(name, f'{self.source}/scene.json: name')}.json"
 
 
 def with_categories(table: Sequence[dict]) -> list[dict]:

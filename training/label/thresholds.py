@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.files import read_yaml
 from bevdistill_ros.geometry import BevGrid, Boxes
 from bevdistill_ros.training.matching import match_nearest
 
@@ -55,12 +55,7 @@ def read_scores(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     Raises:
         UserError: it cannot be read, or is not as it should be.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is neither JSON nor YAML ({' '.join(str(error).split())})") from None
+    content = read_yaml(path)
     scores = content.get("scores") if isinstance(content, dict) else None
     if not isinstance(scores, dict):
         raise UserError(f"{path}: must hold an object 'scores' of thresholds by class, as --calibrate writes it")

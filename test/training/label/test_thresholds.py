@@ -72,7 +72,7 @@ def test_scores_are_read_from_json_and_yaml(tmp_path):
     assert read_scores(path, NAMES) == {"bus": 0.2}
     for text, words in (
         ("scores: [1]", "must hold an object 'scores'"),
-        ("{", "neither JSON nor YAML"),
+        ("{", "is not YAML"),
         ("scores: {car: high}", "car: high is no score"),
         ("scores: {car: true}", "is no score"),
         ("scores: {tram: 0.2}", "'tram' is not one of"),

@@ -209,7 +209,7 @@ def test_other_bags_are_not_taken_for_drives(tmp_path):
     with pytest.raises(UserError, match="robot: exists, and is no bag that `world` has written"):
         read_settings(tmp_path / "robot")
     (tmp_path / "robot" / "metadata.yaml").write_text("{")
-    with pytest.raises(UserError, match=r"metadata\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"metadata\.yaml: is not YAML"):
         read_settings(tmp_path / "robot")
 
 

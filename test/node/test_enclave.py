@@ -1,0 +1,60 @@
+"""The permissions in config/security are exactly what the node uses."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ElementTree
+
+from bevdistill_ros.paths import share_directory
+
+CAMERAS = ["cam_front", "cam_front_left", "cam_front_right", "cam_back", "cam_back_left", "cam_back_right"]
+NODE = "bevdistill_detector"
+
+DEADLINE = 60.0  # s until the node is configured
+
+SOMETIMES = {
+    ("topics", "subscribe", "/clock"),  # with use_sim_time
+    ("services", "reply", f"/{NODE}/get_type_description"),  # not in Humble
+}
+
+
+def permitted() -> set[tuple[str, str, str]]:
+    """(topics or services, what for, name) of the policy."""
+    root = ElementTree.parse(share_directory() / "config" / "security" / "detector.policy.xml").getroot()
+    (profile,) = root.iter("profile")
+    assert (profile.get("ns"), profile.get("node")) == ("/", NODE)
+    found = set()
+    for kind in ("topics", "services"):
+        for group in profile.findall(kind):
+            ((what, verdict),) = group.attrib.items()
+            assert verdict == "ALLOW"
+            found |= {(kind, what, entry.text) for entry in group}
+    return found
+
+
+def test_the_policy_permits_what_the_node_uses_and_nothing_else(make_bench) -> None:
+    bench = make_bench(CAMERAS)
+    node = bench.node
+    assert node.start()
+    bench.spin()
+
+    def used() -> set[tuple[str, str, str]]:
+        ours = (node.get_name(), node.get_namespace())
+        return (
+            {("topics", "publish", name) for name, _ in node.get_publisher_names_and_types_by_node(*ours)}
+            | {("topics", "subscribe", name) for name, _ in node.get_subscriber_names_and_types_by_node(*ours)}
+            | {("services", "reply", name) for name, _ in node.get_service_names_and_types_by_node(*ours)}
+            | {("services", "request", name) for name, _ in node.get_client_names_and_types_by_node(*ours)}
+        )
+
+    wanted = permitted()
+    deadline = time.monotonic() + DEADLINE
+    while not wanted - SOMETIMES <= used() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert used() - wanted == set()
+    assert wanted - used() <= SOMETIMES
+
+
+def test_a_policy_is_well_formed() -> None:
+    names = permitted()
+    assert len(names) > 30 and all(name.startswith("/") and "*" not in name for _, _, name in names)
