@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.train import find_config, load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
+from medians import medians_ms
 from results_file import write_result
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,20 +58,6 @@ class Way:
         self.optimizer.zero_grad()
         sum(self.module.losses(batch).values()).backward()
         self.optimizer.step()
-
-
-def measure(ways: dict[str, Way], batches: list[dict], turns: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of a step of each, after one turn untimed."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 1):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            way.step(batches[turn % len(batches)])
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                taken[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
@@ -106,7 +93,8 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
     loader = make_loader(AugmentedSamples(samples, plain), plain, 0, ways[options.methods[0]].module.inputs)
     batches = [to_device(batch, device) for batch in islice(loader, min(4, plain.training.steps))]
 
-    ms = measure(ways, batches, options.turns, device)
+    steps = {name: partial(next, map(way.step, cycle(batches))) for name, way in ways.items()}
+    ms = medians_ms(steps, options.turns, device)
     ratios = {name: round(value / ms["none"], 3) for name, value in ms.items()}
     for name, ratio in ratios.items():
         report(f"{name:12} {ms[name]:9.1f} ms {ratio:7.3f}")

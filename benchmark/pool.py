@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
+from medians import medians_ms
 from results_file import write_result
 
 CAMERAS = 6
@@ -98,20 +97,6 @@ def measure(name: str, device: torch.device, repeats: int) -> dict[str, Any]:
         "ratio_training_step": round(ms["scatter_add_forward_backward"] / (ms["plan"] + ms["forward_backward"]), 2),
         "ms": {way: round(value, 2) for way, value in ms.items()},
     }
-
-
-def medians_ms(ways: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of each, run in turn; each once before, untimed."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            way()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                taken[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:

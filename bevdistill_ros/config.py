@@ -315,12 +315,7 @@ class QueryHeadConfig:
             self, queries=4096, channels=MAX_CHANNELS, layers=MAX_LAYERS, heads=256, points=256, feedforward=1 << 16,
             max_boxes=100_000, auxiliary_channels=MAX_CHANNELS,
         )  # fmt: skip
-        if self.channels % self.heads or self.channels % 4:
-            raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} must be at least 0 and below 1")
-        if not self.z_min < self.z_max:
-            raise ValueError("z_min < z_max must hold")
+        _check_attention(self)
         if self.auxiliary_channels < 0:
             raise ValueError("auxiliary_channels must not be negative")
 
@@ -361,16 +356,20 @@ class BevFormerConfig:
             self, channels=MAX_CHANNELS, layers=MAX_LAYERS, heads=256, heights=64, points=256, bev_points=256,
             feedforward=1 << 16,
         )  # fmt: skip
-        if self.channels % self.heads or self.channels % 4:
-            raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads} and of 4")
         if not 1 <= self.levels <= 4:
             raise ValueError(f"levels {self.levels} must be 1 to 4")
         if self.points % self.heights:
             raise ValueError(f"points {self.points} must be a multiple of heights {self.heights}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} must be at least 0 and below 1")
-        if not self.z_min < self.z_max:
-            raise ValueError("z_min < z_max must hold")
+        _check_attention(self)
+
+
+def _check_attention(config: QueryHeadConfig | BevFormerConfig) -> None:
+    if config.channels % config.heads or config.channels % 4:
+        raise ValueError(f"channels {config.channels} must be a multiple of heads {config.heads} and of 4")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout {config.dropout} must be at least 0 and below 1")
+    if not config.z_min < config.z_max:
+        raise ValueError("z_min < z_max must hold")
 
 
 @dataclass(frozen=True)

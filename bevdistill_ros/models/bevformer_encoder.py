@@ -11,6 +11,7 @@ from bevdistill_ros.config import BevFormerConfig
 from bevdistill_ros.geometry import BevGrid
 from bevdistill_ros.models.cell_views import CellViews, ViewFinder
 from bevdistill_ros.models.deformable_attention import DeformableAttention
+from bevdistill_ros.models.feedforward import make_feedforward
 
 
 class BevFormerEncoder(nn.Module):
@@ -89,12 +90,7 @@ class _Layer(nn.Module):
         channels = config.channels
         self.bev = DeformableAttention(channels, config.heads, 1, config.bev_points)
         self.images = SpatialCrossAttention(config)
-        self.feedforward = nn.Sequential(
-            nn.Linear(channels, config.feedforward),
-            nn.ReLU(True),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feedforward, channels),
-        )
+        self.feedforward = make_feedforward(channels, config.feedforward, config.dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 

@@ -17,6 +17,7 @@ from bevdistill_ros.geometry import BevGrid, Boxes
 from bevdistill_ros.models.box_code import BOX_CODE, decode_boxes
 from bevdistill_ros.models.center_head import start_at
 from bevdistill_ros.models.deformable_attention import DeformableAttention
+from bevdistill_ros.models.feedforward import make_feedforward
 from bevdistill_ros.models.outputs import QueryOutputs
 
 REACH = 8.0
@@ -83,12 +84,7 @@ class _Layer(nn.Module):
         channels = config.channels
         self.among = nn.MultiheadAttention(channels, config.heads, config.dropout, batch_first=True)
         self.map = DeformableAttention(channels, config.heads, 1, config.points)
-        self.feedforward = nn.Sequential(
-            nn.Linear(channels, config.feedforward),
-            nn.ReLU(True),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feedforward, channels),
-        )
+        self.feedforward = make_feedforward(channels, config.feedforward, config.dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 

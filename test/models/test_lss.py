@@ -32,27 +32,12 @@ def small_model():
     )
 
 
-def rig(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """``count`` cameras all around, with noise as images."""
-    rng = np.random.default_rng(seed)
-    K = np.array([[60.0, 0.0, 47.5], [0.0, 60.0, 31.5], [0.0, 0.0, 1.0]])
-    poses = [
-        make_transform(rotation_z(2 * math.pi * i / count) @ FORWARD, rng.uniform(-1, 1, 3) + [0, 0, 1.5])
-        for i in range(count)
-    ]
-    return {
-        "images": torch.from_numpy(rng.integers(0, 256, (1, count, 64, 96, 3), dtype=np.uint8)),
-        "K": torch.from_numpy(np.tile(K, (1, count, 1, 1))).float(),
-        "ego_T_cam": torch.from_numpy(np.stack(poses)[None]).float(),
-    }
-
-
 @pytest.fixture(scope="module")
-def network() -> LSS:
+def network(camera_rig) -> LSS:
     torch.manual_seed(0)
     network = LSS(small_model())
     with torch.no_grad():  # statistics of real activations, so that the outputs are of ordinary size
-        network.train()(**rig(6, 1))
+        network.train()(**camera_rig(6, 1))
     return network.eval()
 
 
@@ -62,8 +47,8 @@ def run(network: LSS, **inputs) -> torch.Tensor:
     return torch.cat([outputs.center.heatmap, outputs.center.codes.flatten(1, 2)], dim=1)
 
 
-def test_frustum_points_project_back_to_their_pixels(network: LSS) -> None:
-    inputs = rig(3)
+def test_frustum_points_project_back_to_their_pixels(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(3)
     points = network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12)).numpy()
     assert points.shape == (1, 3, 8, 12, 10, 3)
     ego_T_cam = inputs["ego_T_cam"][0, 2].double().numpy()
@@ -74,15 +59,15 @@ def test_frustum_points_project_back_to_their_pixels(network: LSS) -> None:
     assert np.allclose(pixels[:, :2] / pixels[:, 2:], [59.5, 43.5], atol=1e-3)
 
 
-def test_mixed_precision_does_not_touch_the_geometry(network: LSS) -> None:
-    inputs = rig(3)
+def test_mixed_precision_does_not_touch_the_geometry(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(3)
     exact = network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(network.lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12)), exact)
 
 
-def test_gradients_after_inference_with_the_same_calibration(network: LSS) -> None:
-    inputs = rig(4)
+def test_gradients_after_inference_with_the_same_calibration(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(4)
     with torch.inference_mode():
         network(**inputs)
     network(**inputs).center.heatmap.sum().backward()  # the plan that inference has cached serves here, too
@@ -90,32 +75,32 @@ def test_gradients_after_inference_with_the_same_calibration(network: LSS) -> No
     network.zero_grad()
 
 
-def test_order_of_cameras_does_not_matter(network: LSS) -> None:
-    inputs = rig(6)
+def test_order_of_cameras_does_not_matter(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(6)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     assert torch.allclose(
         run(network, **inputs), run(network, **{k: v[:, order] for k, v in inputs.items()}), atol=1e-4
     )
 
 
-def test_a_masked_camera_is_an_absent_one(network: LSS) -> None:
-    inputs = rig(6)
+def test_a_masked_camera_is_an_absent_one(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(6)
     mask = torch.tensor([[True, True, False, True, True, False]])
     expected = run(network, **{k: v[:, mask[0]] for k, v in inputs.items()})
     # Whatever stands in for the missing camera, even a calibration that is no number.
     inputs["images"][:, 2], inputs["K"][:, 2], inputs["ego_T_cam"][:, 5] = 255, math.nan, math.nan
     found = run(network, **inputs, mask=mask)
     assert torch.isfinite(found).all() and torch.allclose(found, expected, atol=1e-5)
-    assert not torch.allclose(found, run(network, **rig(6)), atol=1e-2)  # and it did matter
+    assert not torch.allclose(found, run(network, **camera_rig(6)), atol=1e-2)  # and it did matter
 
 
-def test_any_number_of_cameras(network: LSS) -> None:
+def test_any_number_of_cameras(network: LSS, camera_rig) -> None:
     for count in (1, 4, 8):
-        assert torch.isfinite(run(network, **rig(count))).all()
+        assert torch.isfinite(run(network, **camera_rig(count))).all()
 
 
-def test_turning_the_rig_by_a_right_angle_turns_the_lifted_map(network: LSS) -> None:
-    inputs = rig(6)
+def test_turning_the_rig_by_a_right_angle_turns_the_lifted_map(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(6)
     with torch.no_grad():
 
         def lifted(T: torch.Tensor) -> torch.Tensor:
@@ -130,8 +115,8 @@ def test_turning_the_rig_by_a_right_angle_turns_the_lifted_map(network: LSS) -> 
     assert expected.abs().sum() > 0 and same > 0.99  # points on a cell's border may round to either side
 
 
-def test_pool_plan_follows_calibration_and_mask(network: LSS) -> None:
-    inputs = rig(4)
+def test_pool_plan_follows_calibration_and_mask(network: LSS, camera_rig) -> None:
+    inputs = camera_rig(4)
     arguments = (inputs["K"], inputs["ego_T_cam"], torch.ones(1, 4, dtype=torch.bool), (8, 12))
     first = network.lift.plan(*arguments)
     assert (

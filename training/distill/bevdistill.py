@@ -25,7 +25,7 @@ from bevdistill_ros.training.distill.config import (
     Features,
     Merge,
 )
-from bevdistill_ros.training.distill.features import make_adapter, on_grid_of
+from bevdistill_ros.training.distill.features import make_adapter, make_projection, on_grid_of
 from bevdistill_ros.training.distill.instances import Found, Instances, find_in_student, quality, teacher_instances
 from bevdistill_ros.training.distill.masks import foreground_masks
 from bevdistill_ros.training.distill.method import DistilledBatch, Method
@@ -105,7 +105,7 @@ class Dense(nn.Module):
             self.adapter = make_adapter(student.channels, teacher.channels, student.config.norm)
         else:
             own, wanted = (heatmap_channels(network) for network in (student, teacher))
-            self.adapter = nn.Identity() if own == wanted else nn.Conv2d(own, wanted, 1)
+            self.adapter = make_projection(own, wanted)
 
     def forward(self, batch: DistilledBatch) -> Tensor:
         """Mean over the samples."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid, Boxes
@@ -19,7 +19,7 @@ from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.models.center_head import group_of_class
 from bevdistill_ros.models.modal_network import ModalNetwork
 from bevdistill_ros.training.distill.config import BevSimDetConfig
-from bevdistill_ros.training.distill.features import make_adapter
+from bevdistill_ros.training.distill.features import make_adapter, make_projection
 from bevdistill_ros.training.distill.fitnet import imitation_loss
 from bevdistill_ros.training.distill.masks import foreground_masks
 from bevdistill_ros.training.distill.method import DistilledBatch, Method
@@ -52,9 +52,9 @@ class BevSimDet(Method):
         self.config = config
         if config.features_used:
             own, wanted = student.modal_channels, teacher.modal_channels
-        self.camera_adapter = _projection(own.camera, wanted.camera) if config.imd else None
+        self.camera_adapter = make_projection(own.camera, wanted.camera) if config.imd else None
         self.lidar_adapter = make_adapter(own.lidar, wanted.lidar, student.config.norm) if config.cmd else None
-        self.fused_adapter = _projection(own.fused, wanted.fused) if config.mmd_fused else None
+        self.fused_adapter = make_projection(own.fused, wanted.fused) if config.mmd_fused else None
 
     def forward(self, batch: DistilledBatch) -> dict[str, Tensor]:
         """See ``Method``."""
@@ -128,11 +128,6 @@ def box_loss(student: Tensor, teacher: Tensor, boxes: Sequence[Boxes], grid: Bev
         difference = F.smooth_l1_loss(own, wanted, reduction="none", beta=BEND)
         losses.append((weights * difference).sum() / max(1, len(found)))
     return torch.stack(losses).mean()
-
-
-def _projection(channels_in: int, channels: int) -> nn.Module:
-    """Features as they are where they have the wanted channels."""
-    return nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
 
 
 def _check_fit(config: BevSimDetConfig, student: BevNetwork, teacher: BevNetwork) -> None:

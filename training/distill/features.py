@@ -23,6 +23,11 @@ def make_adapter(channels_in: int, channels: int, norm: Norm) -> nn.Sequential:
     return adapter
 
 
+def make_projection(channels_in: int, channels: int) -> nn.Module:
+    """1x1 convolution between features that differ in channels alone; where they do not, the features as they are."""
+    return nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+
+
 def on_grid_of(student: Tensor, teacher: Tensor) -> Tensor:
     """The teacher's map (B, C, y, x) on the grid of the student's (B, *, Y, X), which covers the same range, bilinearly."""
     if teacher.shape[-2:] == student.shape[-2:]:
