@@ -5,6 +5,8 @@ configuration with its steps, the scenes it learns from, and the rows that it bu
 weights and see the same samples in the same order. Choices are made on `tune`; figures are of `val`.
 
     python benchmark/sixcam.py benchmark/sixcam_nano.yaml --data DATA --runs RUNS --row student --seed 0
+    python benchmark/sixcam.py benchmark/sixcam_nano.yaml --data DATA --runs RUNS --row fitnet --split tune \
+        --name fitnet_3 --set training.distill.fitnet.weight=3 --set training.steps=1000      # a try
     python benchmark/sixcam.py benchmark/sixcam_nano.yaml --table
 
 The first makes what is missing of DATA and of the row's teacher, trains, scores, and appends a line to the results. Trainings that
@@ -72,17 +74,25 @@ def scenes(recipe: dict, name: str) -> list[str]:
     return [f"{chosen['split']}-0-{number:04d}" for number in range(chosen["first"], chosen["last"] + 1)]
 
 
-def train_row(recipe: dict, name: str, seed: int, arguments: argparse.Namespace, stop_at: float | None) -> Path:
-    """The checkpoint of a row, trained if it is not there yet."""
+def train_row(
+    recipe: dict,
+    name: str,
+    seed: int,
+    arguments: argparse.Namespace,
+    stop_at: float | None,
+    called: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Path:
+    """The checkpoint of a row, trained if it is not there yet; with ``settings`` of its own, under another name."""
     row = recipe["rows"][name]
-    folder = arguments.runs / f"{recipe['size']}_{name}_{seed}"
+    folder = arguments.runs / f"{recipe['size']}_{called or name}_{seed}"
     checkpoint = folder / "model.safetensors"
     if checkpoint.exists():
         return checkpoint
     data = ["--data", str(arguments.data)]
     chosen = ["--scenes", *scenes(recipe, row["scenes"])]
     version = VERSION
-    fields = {**row.get("set", {}), "training.seed": seed, **arguments.set}
+    fields = {**row.get("set", {}), "training.seed": seed, **(settings or {})}
     if "labels_of" in row:
         version = LABELS.format(row=row["labels_of"])
         if not (arguments.data / version).is_dir():
@@ -148,7 +158,10 @@ def main() -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="for every training of this run",
+        help="a setting of the row's own, for a try; needs --name",
+    )
+    parser.add_argument(
+        "--name", help="what the row is called in the results with these settings (default: its own name)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: benchmark/results/sixcam.jsonl")
     parser.add_argument("--table", action="store_true", help="print mean and spread of every row in the results")
@@ -160,13 +173,17 @@ def main() -> None:
     recipe = yaml.safe_load(arguments.recipe.read_text())
     if not (arguments.row and arguments.data and arguments.runs) or arguments.row not in recipe["rows"]:
         parser.error(f"--data, --runs and --row are needed; rows are {', '.join(recipe['rows'])}")
+    if arguments.set and arguments.name in (None, *recipe["rows"]):
+        parser.error("--set changes a row: give what comes of it a name of its own by --name")
     stop_at = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     make_world(recipe, arguments.data)
-    checkpoint = train_row(recipe, arguments.row, arguments.seed, arguments, stop_at)
+    checkpoint = train_row(
+        recipe, arguments.row, arguments.seed, arguments, stop_at, called=arguments.name, settings=arguments.set
+    )
     trained = json.loads((checkpoint.parent / "train.json").read_text())
     line = {
         "size": recipe["size"],
-        "row": arguments.row,
+        "row": arguments.name or arguments.row,
         "model": recipe["rows"][arguments.row]["config"],
         "method": recipe["rows"][arguments.row].get("method", "none"),
         "seed": arguments.seed,

@@ -1,0 +1,97 @@
+"""The recipes of the benchmark `sixcam`: every row can be trained, and rows that are compared differ in nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bevdistill_ros.checkpoint import Checkpoint
+from bevdistill_ros.models import build_network
+from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
+from bevdistill_ros.training.distill.distillation import Distillation
+
+BENCHMARK = Path(__file__).resolve().parent.parent.parent / "benchmark"
+RECIPES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(BENCHMARK.glob("sixcam_*.yaml"))}
+ROWS = [(recipe, row) for recipe, content in RECIPES.items() for row in content["rows"]]
+
+
+def config_of(recipe, row):
+    fields = dict(recipe["rows"][row].get("set", {}))
+    if "taught_by" in recipe["rows"][row]:
+        fields["training.distill.teacher"] = "teacher.safetensors"
+    path = share_directory() / "config" / "models" / f"{recipe['rows'][row]['config']}.yaml"
+    return load_config(path, [f"{field}={json.dumps(value)}" for field, value in fields.items()])
+
+
+def sixcam():
+    spec = importlib.util.spec_from_file_location("benchmark_sixcam", BENCHMARK / "sixcam.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("recipe", "row"), ROWS, ids=lambda value: value.removesuffix(".yaml"))
+def test_row_and_what_it_builds_on_can_be_made(recipe, row):
+    recipe = RECIPES[recipe]
+    fields = recipe["rows"][row]
+    assert fields["scenes"] in recipe["scenes"]
+    if "labels_of" in fields:
+        learnt_on = {recipe["rows"][fields["labels_of"]]["scenes"], "tune", "val"}
+        assert fields["scenes"] not in learnt_on, "labels of scenes that the teacher knows prove nothing"
+    config = config_of(recipe, row)
+    assert (config.training.distill is not None) == ("taught_by" in fields)
+    if "taught_by" in fields:
+        model = config_of(recipe, fields["taught_by"]).model
+        torch.manual_seed(0)
+        teacher = Checkpoint(model, build_network(model).state_dict(), cameras=(), training={})
+        Distillation(config.training.distill, build_network(config.model), teacher)
+    if "weights_of" in fields:
+        start = build_network(config_of(recipe, fields["weights_of"]).model).state_dict()
+        own = build_network(config.model).state_dict()
+        shared = [name for name in own if name in start and own[name].shape == start[name].shape]
+        assert any(name.startswith("backbone.") for name in shared) and any(name.startswith("lift.") for name in shared)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_rows_of_one_student_differ_in_distillation_alone(recipe):
+    """Distilled rows: the start, the scenes and the settings of the undistilled row of the same student."""
+    plain = {"nano": "student", "small": "student", "bevformer_nano": "bevformer"}
+    plain |= {name: "simulated" for name in ("simulated_nano", "simulated_small")}
+    compared = 0
+    for name, row in recipe["rows"].items():
+        if "taught_by" not in row or "uncompensated" in name:
+            continue
+        other = recipe["rows"][plain[row["config"]]]
+        own = {k: v for k, v in row["set"].items() if not k.startswith("training.distill.")}
+        assert own == other["set"], name
+        assert all(row.get(key) == other.get(key) for key in ("scenes", "weights_of", "config")), name
+        assert row["method"] != "none"
+        compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_scenes_of_training_tuning_and_scoring_are_apart(recipe):
+    program = sixcam()
+    sets = {name: set(program.scenes(recipe, name)) for name in recipe["scenes"]}
+    for name, scenes in sets.items():
+        assert not any(scenes & others for other, others in sets.items() if other != name)
+    made = {drives["split"]: drives["drives"] for drives in recipe["world"]}
+    assert all(chosen["last"] < made[chosen["split"]] for chosen in recipe["scenes"].values())
+
+
+def test_table_has_the_mean_and_spread_of_the_seeds(tmp_path):
+    results = tmp_path / "sixcam.jsonl"
+    common = {"size": "nano", "row": "student", "steps": 10, "split": "val"}
+    lines = [{**common, "seed": s, "mAP": m, "NDS": 0.2} for s, m in enumerate((0.1, 0.2, 0.3))]
+    lines.append({**common, "row": "teacher", "seed": 0, "mAP": 0.5, "NDS": 0.4})
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, student, teacher = sixcam().table(results).splitlines()
+    assert "0.200 +- 0.100" in student and "0.200 +- 0.000" in student and " 3 " in student
+    assert "0.500" in teacher and "+-" not in teacher
