@@ -264,16 +264,22 @@ class Bench:
     def _hear(self, message: Any) -> Heard:
         return Heard(message, self.start, self.focals, self.heights)
 
-    def start_rig(self) -> None:
-        """Start the rig's process; it goes on in the instants where one before it ended."""
+    def start_rig(self, await_listeners: bool = False) -> None:
+        """Start the rig's process; it goes on in the instants where one before it ended.
+
+        With ``await_listeners`` it has found the node (``discovery_s``: for how long DDS took) when this returns.
+        """
         # As docs/node.md advises for who publishes images: else a burst overruns the shared memory, and of /tf, which is
         # reliable, a lost message holds up the later ones for seconds.
+        options = [*self._options, *(["--await-listeners"] if await_listeners else [])]
         self._rig = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("spoilt_rig.py")), str(self.start), *self._options],
+            [sys.executable, str(Path(__file__).with_name("spoilt_rig.py")), str(self.start), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **large_segment()},
         )  # fmt: skip
-        if self._rig.stdout.readline().strip() != "ready":
+        word, _, seconds = self._rig.stdout.readline().strip().partition(" ")
+        if word != "ready":
             raise RuntimeError("the rig has not started")
+        self.discovery_s = float(seconds)
 
     def kill_rig(self) -> None:
         """As a crash would."""
@@ -323,7 +329,7 @@ class Bench:
     def mend(self, fault: Fault) -> None:
         """The fault is gone."""
         if fault.killed:
-            self.start_rig()
+            self.start_rig(await_listeners=True)
         else:
             _tell(self._rig, "mend")
         _tell(self.node, "well")
@@ -435,7 +441,8 @@ def run_fault(bench: Bench, fault: Fault, most_s: float = 12.0, recover_s: float
 
     Returns:
         A row of faults.json: ``name``, ``expected``, ``seen``, ``ok``, ``recovery_s`` (from the fault's end to the arrival of the
-        first complete, right, motion-compensated set of images; null if none came within ``recover_s``). Beside them
+        first complete, right, motion-compensated set of images; null if none came within ``recover_s``; publishers that were
+        killed are back once DDS has found the new ones, which ``seen`` tells of). Beside them
         ``problems``: what was not as it must be, but for the time to recover.
     """
     # What an earlier fault has had said is told for two seconds.
@@ -466,6 +473,8 @@ def run_fault(bench: Bench, fault: Fault, most_s: float = 12.0, recover_s: float
     alive = bench.node.poll() is None
     recovery = None if found is None else round(found.at - ended, 3)
     seen = _seen(during, fault, begun, bench)
+    if fault.killed:
+        seen += f"; DDS found the new publishers after {bench.discovery_s:.1f} s"
     problems = [
         *([] if healthy else ["the node was not well before"]),
         *([] if alive else ["the node has ended"]),

@@ -1,11 +1,11 @@
 """Six cameras, odometry and TF as a robot publishes them, spoilt on request: a process of its own.
 
-    python benchmark/spoilt_rig.py START_NS [--raw] [--clock] [--reliable]
+    python benchmark/spoilt_rig.py START_NS [--raw] [--clock] [--reliable] [--await-listeners]
 
-On stdin: `begin NAME` (a fault of fault_list.py is there from now on), `mend` (all are gone), end of file (end). At its end it
-prints the numbers of the instants that it published whole and healthy, as JSON. Every picture
-shows, all over itself, of which instant and camera it is, so that who receives boxes of it can tell whether it was the right
-one: see `code_of` and `Picture`. Stamps are of this machine's clock.
+It prints `ready` and for how many seconds it has waited for DDS to find who listens. On stdin: `begin NAME` (a fault of
+fault_list.py is there from now on), `mend` (all are gone), end of file (end). At its end it prints the numbers of the instants that
+it published whole and healthy, as JSON. Every picture shows, all over itself, of which instant and camera it is, so that who
+receives boxes of it can tell whether it was the right one: see `code_of` and `Picture`. Stamps are of this machine's clock.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 CAMERAS = ("cam_a", "cam_b", "cam_c", "cam_d", "cam_e", "cam_f")
 PERIOD = 100_000_000  # ns
 OFFSET = 5_000_000  # ns from camera to camera
+DISCOVERY_S = 15.0  # at most: processes on one machine announce themselves every 3 s
 CODES = 64  # instants after which the pictures repeat
 SPEED = 8.0  # m/s along x of odom
 FOCAL = 180.0
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true")
     parser.add_argument("--clock", action="store_true")
     parser.add_argument("--reliable", action="store_true")
+    parser.add_argument("--await-listeners", action="store_true", help="begin once every publisher has a subscriber")
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -140,7 +142,7 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    print("ready", flush=True)
+    print("ready", rig.await_listeners(DISCOVERY_S) if options.await_listeners else 0.0, flush=True)
     rig.run(ended)
     try:
         print(json.dumps(rig.healthy), flush=True)
@@ -182,6 +184,19 @@ class _Rig:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.healthy: list[int] = []
+
+    def await_listeners(self, seconds: float) -> float:
+        """Until every publisher has a subscriber, or for so long; returns how long it took."""
+        begun = time.monotonic()
+        self._images = {camera: self._image_publisher(camera) for camera in CAMERAS}
+        publishers = [*self._images.values(), *self._infos.values(), self._tf, self._static]
+        while not all(p.get_subscription_count() for p in publishers) and time.monotonic() - begun < seconds:
+            time.sleep(0.01)
+        return round(time.monotonic() - begun, 3)
+
+    def _image_publisher(self, camera: str) -> Any:
+        topic = f"/{camera}/image_raw" + ("" if self._raw else "/compressed")
+        return self._node.create_publisher(self._image_type, topic, self._qos)
 
     def run(self, ended: threading.Event) -> None:
         instant = (time.time_ns() - self._start) // PERIOD + 1
@@ -227,8 +242,7 @@ class _Rig:
             if camera in spoilt.gone and existing is not None:
                 self._node.destroy_publisher(self._images.pop(camera))
             elif camera not in spoilt.gone and existing is None:
-                topic = f"/{camera}/image_raw" + ("" if self._raw else "/compressed")
-                self._images[camera] = self._node.create_publisher(self._image_type, topic, self._qos)
+                self._images[camera] = self._image_publisher(camera)
             due = begin + i * OFFSET / 1e9 + spoilt.delay_s.get(camera, 0.0)
             self._at(due, lambda i=i, stamp=stamps[i]: self._send(i, instant, stamp, spoilt))
             if camera in spoilt.rival:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -35,6 +36,14 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 """Of a value, by safetensors' name of its kind."""
 
 
+class ModelCard(NamedTuple):
+    """What a model is, apart from its weights; see ``Checkpoint``."""
+
+    config: ModelConfig
+    cameras: tuple[str, ...]
+    training: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model as stored.
@@ -51,19 +60,18 @@ class Checkpoint:
     cameras: tuple[str, ...]
     training: dict[str, Any]
 
+    @property
+    def card(self) -> ModelCard:
+        """All but the weights."""
+        return ModelCard(self.config, self.cameras, self.training)
+
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
     """Write atomically: a reader sees the old file or the whole new one.
 
     ``half`` stores floating-point tensors as float16, for half the size; networks get float32 back.
     """
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": json.dumps(to_dict(checkpoint.config)),
-        "cameras": json.dumps(list(checkpoint.cameras)),
-        "training": json.dumps(checkpoint.training),
-    }
+    metadata = {"format": FORMAT, "version": str(VERSION), **card_to_texts(checkpoint.card)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     if half:
         state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
@@ -80,17 +88,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file")
-    metadata = _read_metadata(path)
-    try:
-        config = from_dict(ModelConfig, read_json(metadata["config"]), f"{path}: config")
-        cameras, training = read_json(metadata["cameras"]), read_json(metadata["training"])
-        if not isinstance(training, dict):
-            raise ValueError(f"training is {brief(training)}, not an object")
-        _check_cameras(cameras)
-    except KeyError as error:
-        raise UserError(f"{path}: its metadata lacks {error}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: its metadata is damaged ({error})") from None
+    card = card_from_texts(_read_metadata(path), path)
     state = {}
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
@@ -101,7 +99,35 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 state[name] = tensor.float() if tensor.dtype == torch.float16 else tensor
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from None
-    return Checkpoint(config, state, tuple(cameras), training)
+    return Checkpoint(card.config, state, card.cameras, card.training)
+
+
+def card_to_texts(card: ModelCard) -> dict[str, str]:
+    """A card as a file's metadata: JSON texts by name."""
+    return {
+        "config": json.dumps(to_dict(card.config)),
+        "cameras": json.dumps(list(card.cameras)),
+        "training": json.dumps(card.training),
+    }
+
+
+def card_from_texts(metadata: Mapping[str, str], path: Path) -> ModelCard:
+    """The card that a file's metadata hold.
+
+    Raises:
+        UserError: something is missing, or is not what it should be; ``path`` is the file to name.
+    """
+    try:
+        config = from_dict(ModelConfig, read_json(metadata["config"]), f"{path}: config")
+        cameras, training = read_json(metadata["cameras"]), read_json(metadata["training"])
+        if not isinstance(training, dict):
+            raise ValueError(f"training is {brief(training)}, not an object")
+        _check_cameras(cameras)
+    except KeyError as error:
+        raise UserError(f"{path}: its metadata lacks {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: its metadata is damaged ({error})") from None
+    return ModelCard(config, tuple(cameras), training)
 
 
 def _check_cameras(cameras: Any) -> None:

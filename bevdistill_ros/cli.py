@@ -18,6 +18,8 @@ VERBS = {
     "label": ("bevdistill_ros.training.label", "a trained teacher labels a dataset that has no labels"),
     "train": ("bevdistill_ros.training.train", "train a camera student, or a LiDAR teacher"),
     "evaluate": ("bevdistill_ros.training.evaluate", "score checkpoints: mAP, NDS, errors, plots, pictures"),
+    "export": ("bevdistill_ros.export", "a student as an ONNX file, checked against PyTorch"),
+    "bench": ("bevdistill_ros.bench.command", "how long each stage takes, and what the machine could do"),
 }
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models import build_network
+from bevdistill_ros.models.bev_network import decode_found
 from bevdistill_ros.models.planned import planned_state
+from bevdistill_ros.models.student import Student
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.runtime.backends import TORCH_BFLOAT16
+from bevdistill_ros.runtime.onnx_file import OnnxModel
+from bevdistill_ros.runtime.onnx_runtime import CPU, OnnxRuntime
+from bevdistill_ros.runtime.open_model import open_model
+from bevdistill_ros.runtime.torch_runtime import TorchRuntime
 
 
 def choose_device(name: str) -> str:
@@ -40,7 +47,7 @@ def use_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def camera_config(checkpoint: Checkpoint, name: str) -> StudentConfig:
+def camera_config(checkpoint: Checkpoint | OnnxModel, name: str) -> StudentConfig:
     """The model's configuration.
 
     Raises:
@@ -81,28 +88,64 @@ class Detector:
         class_names: what its boxes may be.
         cameras: the cameras it was trained on (it takes any others, too).
         training: where the weights come from.
+        backend: what runs the network, in words, as "torch" or "onnxruntime, CPUExecutionProvider".
+        backend_note: why it is not what was exported, where that was tried in vain; else empty.
+        runtime: what runs the network; ``found = runtime(images, K, ego_T_cam)``, tensors with a batch of one on ``device``.
+        network: as it was written, before any backend has rebuilt it; None where the model is an exported one.
         preprocess: ``image, K = detector.preprocess(picture, camera)``.
         stage_times: milliseconds of the last call by stage: upload, network, decode.
+
+    Args:
+        model: a checkpoint, which PyTorch runs on ``device``, or an exported model, which ONNX Runtime runs by ``providers``.
+        name: what to call its file in errors.
+        bfloat16: see ``TorchRuntime``; on the CPU alone.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu", name: str = "checkpoint") -> None:
-        self.config = camera_config(checkpoint, name)
-        self.class_names = checkpoint.config.classes
-        self.cameras = checkpoint.cameras
-        self.training = checkpoint.training
-        self.preprocess = Preprocessor(checkpoint.config.image)
+    def __init__(
+        self,
+        model: Checkpoint | OnnxModel,
+        device: str | torch.device = "cpu",
+        name: str = "checkpoint",
+        providers: Sequence[str] = CPU,
+        bfloat16: bool = False,
+    ) -> None:
+        self.config = camera_config(model, name)
+        self.class_names = model.config.classes
+        self.cameras = model.cameras
+        self.training = model.training
+        self.preprocess = Preprocessor(model.config.image)
         self.stage_times: dict[str, float] = {}
-        self.device = use_device(device)
-        self.network = load_network(checkpoint, self.device, name)
+        self.backend_note = ""
+        self.network: Student | None = None
+        self.runtime: TorchRuntime | OnnxRuntime
+        if isinstance(model, OnnxModel):
+            self.device = torch.device("cpu")  # where its inputs and outputs are, whatever provider runs it
+            self.runtime = OnnxRuntime(model.content, self.config, providers, name)
+        else:
+            self.device = use_device(device)
+            if bfloat16 and self.device.type != "cpu":
+                raise UserError(f"backend '{TORCH_BFLOAT16}' is for the CPU, not for device '{self.device}'")
+            self.network = load_network(model, self.device, name)
+            self.runtime = TorchRuntime(self.network, bfloat16)
+        self.backend = self.runtime.backend
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> Detector:
-        """Load a checkpoint file.
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        backend: str | None = None,
+        providers: Sequence[str] = CPU,
+    ) -> Detector:
+        """Load a model's file, a checkpoint or an exported one; see ``open_model`` for what ``backend`` means.
 
         Raises:
-            UserError: the file or the device cannot be used, or the file holds no camera model.
+            UserError: the file, the device or the backend cannot be used, or the file holds no camera model.
         """
-        return cls(load_checkpoint(path), device, str(path))
+        model, note = open_model(path, backend, str(device))
+        detector = cls(model, device, str(path), providers, backend == TORCH_BFLOAT16)
+        detector.backend_note = note
+        return detector
 
     @torch.inference_mode()
     def __call__(
@@ -159,9 +202,9 @@ class Detector:
             torch.from_numpy(ego_T_cam.astype(np.float32)).to(self.device)[None],
         )
         clock.lap("upload")
-        outputs = self.network(*inputs)
+        found = self.runtime(*inputs)
         clock.lap("network")
-        boxes = self.network.decode(outputs, score_threshold)[0]
+        boxes = decode_found(found, self.config, score_threshold)[0]
         clock.lap("decode")
         self.stage_times = clock.laps
         return boxes

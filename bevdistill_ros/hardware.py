@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -24,5 +25,31 @@ def hardware() -> str:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and its container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
+
+
+def cpu_quota(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Seconds of CPU time a second that the process's cgroups (version 2) allow it; None where nothing is limited or known.
+
+    Args:
+        membership: the kernel's file that says which cgroup the process is in.
+        mount: where cgroups are mounted.
+    """
+    try:
+        line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return None  # not Linux, or cgroups of version 1
+    group = mount / line[len("0::") :].strip("/")
+    quotas = []
+    while True:
+        try:
+            quota, period = (group / "cpu.max").read_text().split()
+            quotas.append(int(quota) / int(period))
+        except (OSError, ValueError, ZeroDivisionError):
+            pass  # "max", or a group without that file, as the root
+        if group == mount:
+            return min(quotas, default=None)
+        group = group.parent

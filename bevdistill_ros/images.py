@@ -15,6 +15,8 @@ MAX_IMAGE_SIDE = 65_535
 
 _HEADERS_WITHIN = 1 << 22
 """Bytes of a JPEG before its pixels: previews and maker's notes may take some of 64 KiB each."""
+_MOSTLY_WITHIN = 1 << 12
+"""Bytes in which cameras that add no previews say all there is to say."""
 
 # Encodings whose pixels are bytes: channels, and the OpenCV conversion to BGR (None: none is needed). Those of 16 bits
 # have the same names with a 16. OpenCV names a Bayer pattern by the second row's second and third pixel, sensor_msgs by
@@ -117,7 +119,12 @@ def encoded_size(data: bytes | memoryview) -> tuple[int, int] | None:
         return int.from_bytes(view[16:20], "big"), int.from_bytes(view[20:24], "big")
     if len(view) < 4 or bytes(view[:2]) != b"\xff\xd8":
         return None
-    content = bytes(view[:_HEADERS_WITHIN])
+    # The copy is what this costs, so it is a small one first.
+    size = _jpeg_size(bytes(view[:_MOSTLY_WITHIN]))
+    return _jpeg_size(bytes(view[:_HEADERS_WITHIN])) if size is None and len(view) > _MOSTLY_WITHIN else size
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     position = 2
     while (position := content.find(b"\xff", position)) >= 0 and position + 9 <= len(content):
         marker = content[position + 1]

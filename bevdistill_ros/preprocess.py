@@ -56,24 +56,35 @@ class Preprocessor:
         return Preprocessor, (self.config, self._cache_size)
 
     def __call__(
-        self, source: bytes | bytearray | memoryview | np.ndarray, camera: Camera
+        self, source: bytes | bytearray | memoryview | np.ndarray, camera: Camera, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Decode, undistort, resize and crop one picture.
 
         Args:
             source: an encoded picture (1-D bytes: JPEG, PNG), or decoded pixels (h, w, 3) uint8 in BGR order.
             camera: its calibration, of the full-size picture.
+            out: (height, width, 3) uint8 of the configured size and without gaps, as a row of a batch: the pixels are written
+                there, all of them, and it is the array returned. Where an error is raised, it is as it was.
 
         Returns:
             (height, width, 3) uint8 BGR of the configured size, and the (3, 3) float64 K that belongs to it.
 
         Raises:
             ValueError: the bytes cannot be decoded, the array is not (h, w, 3) uint8, or its size is not the calibration's.
+            TypeError: ``out`` is no such array.
         """
+        if out is not None:
+            self._check_out(out)
         plan = self.plan(camera)
         reduced = self._reduce(source, camera, plan.factor)
         flags = INTERPOLATIONS[self.config.interpolation]
-        return cv2.remap(reduced, *plan.maps, flags, borderMode=cv2.BORDER_CONSTANT), plan.K
+        return cv2.remap(reduced, *plan.maps, flags, dst=out, borderMode=cv2.BORDER_CONSTANT), plan.K
+
+    def _check_out(self, out: np.ndarray) -> None:
+        """OpenCV leaves an array that does not fit alone, without a word, and makes another."""
+        size = (self.config.height, self.config.width, 3)
+        if out.shape != size or out.dtype != np.uint8 or not (out.flags.c_contiguous and out.flags.writeable):
+            raise TypeError(f"out must be {size} uint8, writable and without gaps, not {out.shape} {out.dtype}")
 
     def plan(self, camera: Camera) -> ImagePlan:
         """The (cached) plan of a camera."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -152,6 +153,88 @@ def test_bad_pictures_are_refused() -> None:
     for pixels in (np.zeros((900, 1600), np.uint8), np.zeros((900, 1600, 3), np.float32)):
         with pytest.raises(ValueError, match=r"\(h, w, 3\) uint8"):
             preprocessor(pixels, camera)
+
+
+def encode(picture: np.ndarray, extension: str) -> bytes:
+    return cv2.imencode(extension, picture)[1].tobytes()
+
+
+@pytest.mark.parametrize("size", [(96, 256), (256, 704)])
+@pytest.mark.parametrize("lens", LENSES)
+def test_a_row_of_a_batch_is_written_in_place(lens: str, size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    camera, preprocessor = Camera(K, 1600, 900, *LENSES[lens]), Preprocessor(ImageConfig(*size))
+    for source in (picture, encode(picture, ".jpg"), encode(picture, ".png")):
+        expected, new_K = preprocessor(source, camera)
+        batch = np.full((3, *size, 3), 77, np.uint8)
+        image, K_of_row = preprocessor(source, camera, batch[1])
+        assert np.shares_memory(image, batch) and np.array_equal(K_of_row, new_K)
+        assert np.array_equal(batch[1], expected) and (batch[[0, 2]] == 77).all()
+
+
+def test_only_the_decoder_allocates_anything_of_a_pictures_size() -> None:
+    """With an image to write to, the rest of the way needs no other, nor a copy of the encoded bytes."""
+    camera, preprocessor = Camera(K, 1600, 900), Preprocessor(ImageConfig(256, 704))
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    encoded, row = memoryview(encode(noise, ".jpg")), np.zeros((256, 704, 3), np.uint8)
+    decoded = 450 * 800 * 3
+
+    def peak(*arguments: np.ndarray) -> int:
+        tracemalloc.start()
+        try:
+            preprocessor(encoded, camera, *arguments)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(row)  # makes the plan
+    assert decoded <= peak(row) < decoded + 20_000 < len(encoded)
+    assert peak() >= decoded + row.nbytes  # it would be seen
+
+
+def test_a_row_stays_as_it_was_where_a_picture_cannot_be_had() -> None:
+    camera, preprocessor = Camera(K, 1600, 900), Preprocessor(ImageConfig(96, 256))
+    row = np.full((96, 256, 3), 77, np.uint8)
+    for bad in (
+        b"",
+        b"not a picture",
+        encode(np.zeros((480, 640, 3), np.uint8), ".jpg"),
+        np.zeros((9, 9, 3), np.uint8),
+    ):
+        with pytest.raises(ValueError, match="picture"):
+            preprocessor(bad, camera, row)
+    assert (row == 77).all()
+
+
+def test_a_row_that_does_not_fit_is_refused_rather_than_left_alone() -> None:
+    camera, preprocessor = Camera(K, 1600, 900), Preprocessor(ImageConfig(96, 256))
+    fixed = np.zeros((96, 256, 3), np.uint8)
+    fixed.setflags(write=False)
+    shapes = [np.zeros((256, 96, 3), np.uint8), np.zeros((96, 256), np.uint8), np.zeros((96, 256, 3), np.float32)]
+    for row in (*shapes, np.zeros((96, 512, 3), np.uint8)[:, ::2], fixed):
+        with pytest.raises(TypeError, match="out must be"):
+            preprocessor(np.zeros((900, 1600, 3), np.uint8), camera, row)
+
+
+GOLDEN = {
+    (96, "none"): [117, 129, 139, 142, 112, 115, 142, 124, 125, 117, 126, 123],
+    (96, "plumb_bob"): [139, 111, 140, 129, 123, 112, 142, 138, 131, 132, 124, 138],
+    (96, "equidistant"): [148, 111, 140, 146, 122, 131, 142, 134, 117, 134, 120, 129],
+    (256, "none"): [120, 147, 74, 112, 144, 138, 155, 142, 184, 149, 61, 136],
+    (256, "plumb_bob"): [110, 154, 80, 165, 99, 125, 155, 113, 166, 183, 91, 144],
+    (256, "equidistant"): [131, 131, 81, 122, 132, 177, 155, 149, 135, 123, 94, 123],
+}
+"""Pixels of noise by height and lens: a map that is off by a thirtieth of a pixel, or another way of resampling, changes them."""
+
+
+@pytest.mark.parametrize("size", [(96, 256), (256, 704)])
+@pytest.mark.parametrize("lens", LENSES)
+def test_pixels_are_those_that_the_weights_were_trained_on(lens: str, size: tuple[int, int]) -> None:
+    # Of decoded pixels, because decoders of JPEG differ. OpenCV 4.5.5 and 5.0 agree to the bit; another processor may round.
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    image, _ = Preprocessor(ImageConfig(*size))(noise, Camera(K, 1600, 900, *LENSES[lens]))
+    found = image[7 :: size[0] // 3, 5 :: size[1] // 4, 0].ravel().astype(int)
+    assert np.abs(found - GOLDEN[size[0], lens]).max() <= 1
 
 
 def test_a_changed_calibration_is_followed() -> None:

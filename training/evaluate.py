@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from nuscenes import NuScenes
 
-from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.config import ImageModelConfig
 from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
 from bevdistill_ros.paths import model_path
+from bevdistill_ros.runtime.backends import TORCH, TORCH_BFLOAT16
+from bevdistill_ros.runtime.open_model import open_model
 from bevdistill_ros.training.data.inside import plain_name
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesSamples,
@@ -159,6 +160,7 @@ def main(argv: Sequence[str]) -> int:
         entry: dict = {
             "checkpoint": checkpoint,
             "name": name,
+            "backend": None,
             "cameras": None,
             "runs": [],
             "mean": None,
@@ -169,6 +171,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             detector, samples = _open(path, device, nusc, tokens, arguments)
             entry["cameras"] = list(samples.cameras)
+            entry["backend"] = TORCH if isinstance(detector, Teacher) else detector.backend
             for yaw in arguments.rig_yaw_deg:
                 turned = f", rig turned by {yaw:g} degrees" if yaw or len(arguments.rig_yaw_deg) > 1 else ""
                 entry["runs"].append(
@@ -197,7 +200,10 @@ def _open(
     path: Path, device: str, nusc: NuScenes, tokens: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[Detector | Teacher, NuScenesSamples]:
     """A checkpoint's detector, and the samples as it takes them."""
-    detector = make_detector(load_checkpoint(path), device, str(path))
+    model, note = open_model(path, arguments.backend, device)
+    detector = make_detector(model, device, str(path), arguments.backend == TORCH_BFLOAT16)
+    if note:
+        print(f"{path}: run by {TORCH} ({note})", flush=True)
     cameras = arguments.cameras or detector.cameras
     if isinstance(detector.config, ImageModelConfig):
         pixels = len(cameras) * detector.config.image.height * detector.config.image.width

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bevdistill_ros.arguments import at_least_one
+from bevdistill_ros.runtime.backends import BACKENDS
 from bevdistill_ros.training.evaluation_missing_cameras import MOST
 
 
@@ -24,7 +25,8 @@ def make_parser() -> argparse.ArgumentParser:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="a model.safetensors of `bevdistill train`, student or teacher, or the name of weights shipped; of several, "
+        help="a model.safetensors of `bevdistill train`, student or teacher, what was exported from one, or the name of weights "
+        "shipped; of several, "
         "a table compares them",
     )
     parser.add_argument(
@@ -71,6 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="also mAP and NDS with 1 to N cameras gone, means over several choices of them (N: %(const)s)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="what runs a student, as the detector's parameter (default: onnxruntime an exported model, torch a checkpoint)",
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures there (docs/evaluate.md explains the keys)"
     )

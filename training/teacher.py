@@ -8,6 +8,7 @@ from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.detector import Detector, load_network, use_device
 from bevdistill_ros.geometry import Boxes
+from bevdistill_ros.runtime.onnx_file import OnnxModel
 from bevdistill_ros.training.data.nuscenes import Sample
 from bevdistill_ros.training.loader import DrawnSample, collate, to_device
 
@@ -35,7 +36,10 @@ class Teacher:
         return self.network.decode(outputs, score_threshold)[0]
 
 
-def make_detector(checkpoint: Checkpoint, device: str | torch.device, name: str = "checkpoint") -> Detector | Teacher:
-    """What runs a checkpoint, of either kind."""
-    kind = Detector if isinstance(checkpoint.config, StudentConfig) else Teacher
-    return kind(checkpoint, device, name)
+def make_detector(
+    model: Checkpoint | OnnxModel, device: str | torch.device, name: str = "checkpoint", bfloat16: bool = False
+) -> Detector | Teacher:
+    """What runs a model, of either kind. Only students are exported; ``bfloat16`` is for them, too, see ``Detector``."""
+    if isinstance(model, Checkpoint) and not isinstance(model.config, StudentConfig):
+        return Teacher(model, device, name)
+    return Detector(model, device, name, bfloat16=bfloat16)

@@ -52,6 +52,7 @@ from bevdistill_ros.training.pictures import Pictures
 from bevdistill_ros.training.processes import Processes, choose_processes, is_first_process
 from bevdistill_ros.training.start_weights import start_from
 from bevdistill_ros.training.validation import Validation
+from bevdistill_ros.training_rig import RIG, rig_to_plain
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "last.ckpt"
@@ -156,6 +157,7 @@ def main(argv: list[str]) -> int:
         "torch": torch.__version__,
         **_with_names_alone(to_dict(config)["training"]),
         **figures,
+        RIG: rig_to_plain(samples.rig()),
     }
     path = output / MODEL_FILE
     save_checkpoint(path, Checkpoint(config.model, trained.weights, samples.cameras, origin), half=arguments.half)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 
-from bevdistill_ros.checkpoint import load_checkpoint
+from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.detector import camera_config, choose_device, load_network, use_device
 from bevdistill_ros.doctor.facts import DeviceFacts, ModelFacts
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.hardware import hardware
 from bevdistill_ros.paths import model_path
+from bevdistill_ros.runtime.open_model import open_model
 
 
 def model_facts(model: str) -> ModelFacts:
     """Read the checkpoint that the parameter `model` names."""
     try:
         path = model_path(model)
-        checkpoint = load_checkpoint(path)
-        config = camera_config(checkpoint, str(path))
-        load_network(checkpoint, use_device("cpu"), str(path))
+        model_read, _ = open_model(path)
+        config = camera_config(model_read, str(path))
+        if isinstance(model_read, Checkpoint):
+            load_network(model_read, use_device("cpu"), str(path))
     except UserError as error:
         return ModelFacts(model, problem=str(error))
     content = path.read_bytes()
@@ -29,8 +31,8 @@ def model_facts(model: str) -> ModelFacts:
         sha256=hashlib.sha256(content).hexdigest(),
         name=config.name,
         classes=tuple(config.classes),
-        cameras=checkpoint.cameras,
-        training=checkpoint.training,
+        cameras=model_read.cameras,
+        training=model_read.training,
     )
 
 

@@ -11,7 +11,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models.center_head import CenterHead, decode
 from bevdistill_ros.models.heatmap_branch import HeatmapBranch
-from bevdistill_ros.models.outputs import Outputs
+from bevdistill_ros.models.outputs import CenterOutputs, Outputs, QueryOutputs
 from bevdistill_ros.models.query_head import QueryHead, decode_queries
 
 
@@ -72,7 +72,15 @@ class BevNetwork(nn.Module):
 
     def decode(self, outputs: Outputs, min_score: float = 0.0) -> list[Boxes]:
         """Boxes of each sample in the base frame, best score first; of the centre head where there is one, else of the queries."""
-        config = self.config
-        if config.head is not None:
-            return decode(outputs.center, config.grid, config.classes, config.head, min_score)
-        return decode_queries(outputs.queries, config.classes, config.queries, min_score)
+        return decode_found(self.found(outputs), self.config, min_score)
+
+    def found(self, outputs: Outputs) -> CenterOutputs | QueryOutputs:
+        """What boxes are decoded from: what the centre head gave where there is one, else the queries."""
+        return outputs.queries if self.head is None else outputs.center
+
+
+def decode_found(found: CenterOutputs | QueryOutputs, config: ModelConfig, min_score: float = 0.0) -> list[Boxes]:
+    """Boxes of what a network of ``config`` has ``found``, of each sample."""
+    if isinstance(found, CenterOutputs):
+        return decode(found, config.grid, config.classes, config.head, min_score)
+    return decode_queries(found, config.classes, config.queries, min_score)

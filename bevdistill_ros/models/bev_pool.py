@@ -3,26 +3,41 @@
 ``embedding_bag`` does it without materialising the points' features: the table is the pixels' context vectors, a bag is a BEV
 cell, its entries are the points inside, their weights the depth probabilities. Exact, differentiable in both, CPU and CUDA.
 The gradient of the context vectors is a bag again, with pixels and cells changing places.
+
+On CUDA, kernels of this package's own can do the same, see ``bev_pool_triton`` and ``TRITON_ON_CUDA``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from bevdistill_ros.models.own_kernels import triton_can_run
+
+TRITON_ON_CUDA = False
+"""Whether ``bev_pool`` uses the Triton kernels where it can and is not told. Not before a GPU has run and timed them: until then
+Triton's interpreter alone tests them."""
+
+PADDING_BAG = 64
+"""Entries that are padding are summed, for nothing, in bags of this size: one bag of all of them would be summed by one thread."""
+
 
 @dataclass(frozen=True)
 class PoolPlan:
     """Which points fall into which cell; depends on the calibration only.
 
+    How many points fall onto the grid depends on the calibration, too, and so do the tensors' sizes. What was recorded for one
+    calibration, a CUDA graph for instance, and is to run under another one, needs a plan that is ``padded``.
+
     Attributes:
         points: (M,) index of each kept point among all (batch, camera, row, column, depth bin), sorted by cell.
         pixels: (M,) index of its pixel among all (batch, camera, row, column).
-        offsets: (B * rows * columns + 1,) where each cell's points start.
+        offsets: (B * rows * columns + 1,) where each cell's points start, and where the last one's end. A padded plan has more,
+            see ``padded``.
         points_by_pixel: (M,) the kept points in their own order, which is that of their pixels, for the gradient.
         cells_by_pixel: (M,) the cell, among all (batch, row, column), of each of ``points_by_pixel``.
         shape: (B, rows, columns).
@@ -34,6 +49,53 @@ class PoolPlan:
     points_by_pixel: Tensor
     cells_by_pixel: Tensor
     shape: tuple[int, int, int]
+
+    @property
+    def cells(self) -> int:
+        """B * rows * columns."""
+        batch, rows, columns = self.shape
+        return batch * rows * columns
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether this is a plan of ``padded``."""
+        return len(self.offsets) > self.cells + 1
+
+    def padded(self, capacity: int) -> PoolPlan:
+        """The same plan in tensors whose sizes depend on ``capacity`` and ``shape`` alone; for inference only, without gradients.
+
+        Behind the points there is padding, entries of pixel 0, and behind the cells' offsets those of further bags that hold it. It
+        pools the same values, bit for bit.
+
+        Args:
+            capacity: number of points to make room for: as many as there are, B * P * D, are always enough.
+        """
+        points = len(self.points)
+        if self.is_padded or capacity < max(points, 1):
+            raise ValueError(
+                f"capacity {capacity} must be positive and hold the {points} points of a plan without padding"
+            )
+        bags = torch.arange(1, -(-capacity // PADDING_BAG) + 1, device=self.offsets.device)
+        ends = (self.offsets[-1] + PADDING_BAG * bags).clamp(max=capacity)
+        return replace(
+            self,
+            points=F.pad(self.points, (0, capacity - points)),
+            pixels=F.pad(self.pixels, (0, capacity - points)),
+            offsets=torch.cat([self.offsets, ends.to(self.offsets.dtype)]),
+            points_by_pixel=self.points_by_pixel[:0],
+            cells_by_pixel=self.cells_by_pixel[:0],
+        )
+
+    def copy_(self, other: PoolPlan) -> None:
+        """Become ``other``, a padded plan of the same capacity, in the same memory."""
+        if not (self.is_padded and other.is_padded) or (self.shape, len(self.points)) != (
+            other.shape,
+            len(other.points),
+        ):
+            raise ValueError("only padded plans of the same shape and capacity can be copied onto one another")
+        for field in fields(self):
+            if field.name != "shape":
+                getattr(self, field.name).copy_(getattr(other, field.name))
 
 
 def make_pool_plan(x: Tensor, y: Tensor, valid: Tensor, rows: int, columns: int) -> PoolPlan:
@@ -59,26 +121,51 @@ def make_pool_plan(x: Tensor, y: Tensor, valid: Tensor, rows: int, columns: int)
     return PoolPlan(points, points // bins, offsets, by_pixel, cells_by_pixel, (batch, rows, columns))
 
 
-def bev_pool(context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
+def bev_pool(context: Tensor, depth: Tensor, plan: PoolPlan, use_triton: bool | None = None) -> Tensor:
     """Pool onto the grid.
 
     Args:
         context: (B * N * H * W, C) features of the pixels.
         depth: (B * N * H * W, D) probability of each depth bin.
+        use_triton: the kernels of ``bev_pool_triton`` or ``embedding_bag``; None: the kernels where ``TRITON_ON_CUDA`` says so and
+            ``triton_can_run``.
 
     Returns:
-        (B, C, rows, columns).
+        (B, C, rows, columns), float32 at least.
     """
     batch, rows, columns = plan.shape
+    wants_gradient = torch.is_grad_enabled() and (context.requires_grad or depth.requires_grad)
+    if wants_gradient and plan.is_padded:
+        raise ValueError("a padded plan is for inference: it has no gradients")
+    if use_triton is None:
+        use_triton = TRITON_ON_CUDA and triton_can_run(context, depth)
+    pooled = _pool_by_triton(context, depth, plan) if use_triton else _pool_by_bags(context, depth, plan)
+    return pooled.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def _pool_by_triton(context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
+    from bevdistill_ros.models.bev_pool_triton import pool_cells  # here: not everybody has triton
+
+    return pool_cells(
+        context,
+        depth,
+        plan.points,
+        plan.pixels,
+        plan.offsets,
+        plan.points_by_pixel,
+        plan.cells_by_pixel,
+        plan.cells,
+    )
+
+
+def _pool_by_bags(context: Tensor, depth: Tensor, plan: PoolPlan) -> Tensor:
     # In float32 under autocast, too: a cell sums hundreds of points.
     context = _at_least_float32(context)
     weights = _weights(depth, plan.points)
     if torch.is_grad_enabled() and context.requires_grad:
         pooled = _sum_bags(context.detach(), plan.pixels, plan.offsets, weights)
-        pooled = _ContextGradient.apply(pooled, context, depth.detach(), plan)
-    else:
-        pooled = _sum_bags(context, plan.pixels, plan.offsets, weights)
-    return pooled.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        return _ContextGradient.apply(pooled, context, depth.detach(), plan)
+    return _sum_bags(context, plan.pixels, plan.offsets, weights)[: plan.cells]
 
 
 def _weights(depth: Tensor, points: Tensor) -> Tensor:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from bevdistill_ros.config import BevFormerModelConfig
-from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.models.bevformer_encoder import BevFormerEncoder
+from bevdistill_ros.models.cell_views import CellViews
 from bevdistill_ros.models.fpn import MultiScaleFPN
 from bevdistill_ros.models.image_backbone import make_backbone
-from bevdistill_ros.models.lift import all_present
 from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.outputs import Outputs
 from bevdistill_ros.models.pixels import PixelNorm
+from bevdistill_ros.models.student import Student
 
 
-class BevFormer(BevNetwork):
-    """Camera-only detector by BEV queries. Cameras may be in any order and number; masked ones are as if absent."""
+class BevFormer(Student):
+    """Camera-only detector by BEV queries."""
 
-    inputs = ("images", "K", "ego_T_cam", "mask")
     dense = ("backbone", "neck", "head")
 
     def __init__(self, config: BevFormerModelConfig) -> None:
@@ -30,16 +29,12 @@ class BevFormer(BevNetwork):
         self._add_heads()
         use_norm(self, config.norm)
 
-    def forward(self, images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None) -> Outputs:
-        """Run the network.
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> CellViews:
+        """See ``Student``."""
+        return self.encoder.views(K, ego_T_cam, mask, size)
 
-        Args:
-            images: (B, N, H, W, 3) uint8, BGR, as ``preprocess.Preprocessor`` makes them.
-            K: (B, N, 3, 3) float32 of those images.
-            ego_T_cam: (B, N, 4, 4) float32, base frame at the reference time.
-            mask: (B, N) bool, False where a camera is missing; None: all are there.
-        """
-        mask = all_present(images) if mask is None else mask
+    def run(self, images: Tensor, calibration: CellViews) -> Outputs:
+        """See ``Student``."""
         maps = self.neck(self.backbone(self.pixels(images)))
         features = [level.unflatten(0, images.shape[:2]) for level in maps]
-        return self.detect(self.encoder(features, K, ego_T_cam, mask, tuple(images.shape[2:4])))
+        return self.detect(self.encoder.run(features, calibration))

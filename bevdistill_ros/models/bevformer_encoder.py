@@ -57,7 +57,11 @@ class BevFormerEncoder(nn.Module):
             previous: BEV features of earlier frames, each (B, C, rows, columns), already moved to this frame's base frame; whoever
                 keeps them does so without their gradients.
         """
-        views = self.views(K, ego_T_cam, mask, size)
+        return self.run(features, self.views(K, ego_T_cam, mask, size), previous)
+
+    def run(self, features: Sequence[Tensor], views: CellViews, previous: Sequence[Tensor] = ()) -> Tensor:
+        """``forward`` where it is known already what the cameras see."""
+        batch = features[0].shape[0]
         shapes = [tuple(level.shape[-2:]) for level in features]
         value = torch.cat(
             [
@@ -75,8 +79,8 @@ class BevFormerEncoder(nn.Module):
             ],
             dim=-1,
         ).flatten(0, 1)
-        queries = self.queries.expand(len(K), -1, -1)
-        references = self.centers[None, :, None].expand(len(K), -1, -1, -1)
+        queries = self.queries.expand(batch, -1, -1)
+        references = self.centers[None, :, None].expand(batch, -1, -1, -1)
         for layer in self.layers:
             queries = layer(queries, position, references, self.shape, history, value, shapes, views)
         return queries.transpose(1, 2).unflatten(2, self.shape)

@@ -42,4 +42,5 @@ class FusionNet(ModalNetwork):
     ) -> ImageFeatures:
         """``forward``'s ``Outputs.image`` alone, which needs no points."""
         mask = all_present(images) if mask is None else mask
-        return self.lift.describe(self._image_features(images), K, ego_T_cam, mask)
+        features = self._image_features(images)
+        return self.lift.describe(features, self.lift.rays(K, ego_T_cam, mask, features.shape[-2:]))

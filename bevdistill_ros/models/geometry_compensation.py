@@ -38,7 +38,7 @@ class GeometryCompensation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         cells = x.flatten(2).transpose(1, 2)  # (B, rows * columns, channels)
-        references = self.references.expand(len(x), -1, -1, -1)
+        references = self.references.expand(x.shape[0], -1, -1, -1)
         moved = self.attention(cells + self.positions(), references, cells, [self.shape])
         return x + moved.transpose(1, 2).unflatten(2, self.shape)
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from bevdistill_ros.config import LiftConfig
 from bevdistill_ros.geometry import BevGrid
-from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool, make_pool_plan
-from bevdistill_ros.models.calibration_cache import CalibrationCache
+from bevdistill_ros.models.bev_pool import PoolPlan, bev_pool
+from bevdistill_ros.models.lift_geometry import RAY, LiftGeometry
 from bevdistill_ros.models.outputs import ImageFeatures
 
-RAY = 4
-"""Values that tell where a pixel looks, see ``Lift.where_pixels_look``."""
+
+class LiftCalibration(NamedTuple):
+    """What a lift needs to know of the cameras, and all that it does: it depends on calibration and weights, not on images.
+
+    Attributes:
+        plan: which points of which pixels fall into which cell.
+        rays: (B, N, neck_channels, h, w) what ``ray_net`` makes of where the pixels look; None without one.
+    """
+
+    plan: PoolPlan
+    rays: Tensor | None
 
 
-class Lift(nn.Module):
+class Lift(LiftGeometry):
     """Depth distribution times context, pooled over the points of each BEV cell.
 
     Depth from one image hangs on the calibration: how large things appear on the focal length, where they stand on the camera's
@@ -23,12 +35,14 @@ class Lift(nn.Module):
     depth is estimated, as BEVDepth (Li et al. 2023, section 3.3) tells its depth network the intrinsics. It then holds under other
     cameras and under the zooms and turns of augmentation, too.
 
-    The pool plan depends on the calibration alone: in evaluation mode it is made anew only when calibration or mask change.
+    Attributes:
+        pool: sums over the points of each cell, as ``bev_pool``, which it is; an export puts in what its format knows.
     """
 
+    pool: Callable[[Tensor, Tensor, Any], Tensor] = staticmethod(bev_pool)
+
     def __init__(self, config: LiftConfig, grid: BevGrid) -> None:
-        super().__init__()
-        self.config, self.grid = config, grid
+        super().__init__(config, grid)
         self.depth_net = nn.Sequential(
             nn.Conv2d(config.neck_channels, config.neck_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(config.neck_channels),
@@ -42,10 +56,6 @@ class Lift(nn.Module):
                 nn.ReLU(True),
                 nn.Conv2d(config.ray_channels, config.neck_channels, 1),
             )
-        bin_size = (config.depth_max - config.depth_min) / config.bins
-        centers = config.depth_min + (torch.arange(config.bins) + 0.5) * bin_size
-        self.register_buffer("depths", centers, persistent=False)
-        self._kept: CalibrationCache[PoolPlan] = CalibrationCache()
 
     def forward(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> tuple[Tensor, ImageFeatures]:
         """Image features to BEV features (B, channels, rows, columns), and what was lifted.
@@ -56,98 +66,46 @@ class Lift(nn.Module):
             ego_T_cam: (B, N, 4, 4).
             mask: (B, N) bool, the cameras present.
         """
-        image = self.describe(features, K, ego_T_cam, mask)
-        return self.splat(image, self.plan(K, ego_T_cam, mask, features.shape[-2:])), image
+        return self.run(features, self.calibrate(K, ego_T_cam, mask, features.shape[-2:]))
 
-    def describe(self, features: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor) -> ImageFeatures:
-        """Depths and context of every pixel; arguments as for ``forward``."""
-        batch, cameras = features.shape[:2]
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> LiftCalibration:
+        """What ``run`` needs of a calibration, for feature maps of ``size`` = (h, w); see ``forward``."""
+        return LiftCalibration(self.plan(K, ego_T_cam, mask, size), self.rays(K, ego_T_cam, mask, size))
+
+    def run(self, features: Tensor, calibration: LiftCalibration) -> tuple[Tensor, ImageFeatures]:
+        """``forward`` under a calibration that is known already."""
+        image = self.describe(features, calibration.rays)
+        return self.splat(image, calibration.plan), image
+
+    def rays(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """``LiftCalibration.rays``, differentiable in the weights of ``ray_net``; arguments as for ``calibrate``."""
+        return self.told(self.looks(K, ego_T_cam, mask, size))
+
+    def looks(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """``where_pixels_look`` for the ``ray_net``; None without one."""
+        return None if self.ray_net is None else self.where_pixels_look(K, ego_T_cam, mask, size)
+
+    def told(self, looks: Tensor | None) -> Tensor | None:
+        """What ``ray_net`` makes of ``where_pixels_look``: (B, N, RAY, h, w) to (B, N, neck_channels, h, w); None without one."""
+        if self.ray_net is None:
+            return None
+        return self.ray_net(looks.flatten(0, 1)).unflatten(0, looks.shape[:2])
+
+    def describe(self, features: Tensor, rays: Tensor | None) -> ImageFeatures:
+        """Depths and context of every pixel (B, N, C, h, w), told where it looks by ``rays``."""
         x = features.flatten(0, 1)
-        if self.ray_net is not None:
-            x = x + self.ray_net(self.where_pixels_look(K, ego_T_cam, mask, features.shape[-2:]).flatten(0, 1))
-        out = self.depth_net(x).unflatten(0, (batch, cameras))
+        if rays is not None:
+            x = x + rays.flatten(0, 1)
+        out = self.depth_net(x).unflatten(0, features.shape[:2])
         return ImageFeatures(*out.split([self.config.bins, self.config.channels], dim=2))
 
     def splat(self, image: ImageFeatures, plan: PoolPlan) -> Tensor:
         """What was described to BEV features (B, channels, rows, columns). Lifts of one configuration can share a plan."""
         depth = image.depth.softmax(dim=2).permute(0, 1, 3, 4, 2).reshape(-1, self.config.bins)
         context = image.context.permute(0, 1, 3, 4, 2).reshape(-1, self.config.channels)
-        return bev_pool(context, depth, plan)
-
-    @torch.no_grad()
-    def where_pixels_look(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, N, RAY, h, w), of the order of one; zero for absent cameras. None of it changes when the rig is turned.
-
-        The inverse depth at which the pixel's ray meets the plane z = 0 of the base frame (1 is 2 m, negative above the horizon),
-        that depth itself (1 is ``depth_max`` or more, and everything above the horizon), the length of the ray's horizontal part
-        per metre of depth (how far aside it looks), and the logarithm of the focal length.
-        """
-        rays, origin = self._rays(K, ego_T_cam, size)
-        camera_height = origin[..., 2]
-        inverse = -rays[..., 2] / torch.where(camera_height.abs() < 0.1, 0.1, camera_height)
-        meets = inverse > 1 / self.config.depth_max
-        ground = torch.where(meets, 1 / (inverse.clamp(min=1e-3) * self.config.depth_max), 1.0)
-        aside = rays[..., :2].norm(dim=-1) - 1
-        focal = (K[..., 0, 0] * K[..., 1, 1] - K[..., 0, 1] * K[..., 1, 0]).abs().sqrt().clamp(min=1.0)
-        focal = (focal / 200).log()[..., None, None].expand_as(inverse)
-        looks = torch.stack([(2 * inverse).clamp(-1, 1), ground, aside.clamp(-1, 2), focal], dim=2)
-        return torch.where(mask[:, :, None, None, None], looks, 0.0)
-
-    @torch.no_grad()
-    def plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
-        """The pool plan of a calibration, for feature maps of ``size`` = (h, w)."""
-        if self.training:
-            return self._make_plan(K, ego_T_cam, mask, size)
-        return self._kept.get(self._make_plan, K, ego_T_cam, mask, size)
-
-    def _make_plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
-        # Coordinate by coordinate: no tensor of all points is made that is not needed.
-        rays, origin = self._rays(K, ego_T_cam, size)
-        x, y, z = (rays[..., i, None] * self.depths.to(K.dtype) + origin[..., i, None] for i in range(3))
-        x, y = (x - self.grid.x_min) / self.grid.cell, (y - self.grid.y_min) / self.grid.cell
-        valid = (
-            mask[:, :, None, None, None]
-            & (x >= 0)
-            & (x < self.grid.columns)
-            & (y >= 0)
-            & (y < self.grid.rows)
-            & (z >= self.config.z_min)
-            & (z < self.config.z_max)
-        )
-        shape = (K.shape[0], -1, len(self.depths))
-        return make_pool_plan(*(a.reshape(shape) for a in (x, y, valid)), self.grid.rows, self.grid.columns)
-
-    def frustum(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, N, h, w, D, 3) base-frame points of every feature pixel's centre at every depth; depth is along the optical axis."""
-        rays, origin = self._rays(K, ego_T_cam, size)
-        return rays[..., None, :] * self.depths.to(K.dtype)[:, None] + origin[..., None, :]
-
-    def _rays(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Rays (B, N, h, w, 3) of one metre of depth through the feature pixels' centres, in the base frame, and their origins."""
-        h, w = size
-        # Centre of a feature pixel in input pixels (integer coordinates are pixel centres).
-        v, u = torch.meshgrid(
-            (torch.arange(h, device=K.device) + 0.5) * self.config.stride - 0.5,
-            (torch.arange(w, device=K.device) + 0.5) * self.config.stride - 0.5,
-            indexing="ij",
-        )
-        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).to(K.dtype)
-        # Products element by element, not matmul, which autocast and TF32 would round to some decimetres at 50 m.
-        ego_R_ray = (ego_T_cam[..., :3, :3, None] * _inverse_intrinsics(K)[..., None, :, :]).sum(-2)
-        rays = (ego_R_ray[:, :, None, None] * pixels[..., None, :]).sum(-1)
-        return rays, ego_T_cam[:, :, None, None, :3, 3]
+        return self.pool(context, depth, plan)
 
 
-def all_present(images: Tensor) -> Tensor:
-    """The mask (B, N) of cameras that are all there."""
-    return torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
-
-
-def _inverse_intrinsics(K: Tensor) -> Tensor:
-    """Inverse of (..., 3, 3) matrices with last row 0 0 1; in closed form, so a masked camera's singular K raises nothing."""
-    a, b, c = K[..., 0, 0], K[..., 0, 1], K[..., 0, 2]
-    d, e, f = K[..., 1, 0], K[..., 1, 1], K[..., 1, 2]
-    det = a * e - b * d
-    zero, one = torch.zeros_like(a), torch.ones_like(a)
-    rows = [e / det, -b / det, (b * f - c * e) / det, -d / det, a / det, (c * d - a * f) / det, zero, zero, one]
-    return torch.stack(rows, dim=-1).view(K.shape)
+def all_present(cameras: Tensor) -> Tensor:
+    """The mask (B, N) of cameras that are all there, of anything that is (B, N, ...) of them."""
+    return torch.ones(cameras.shape[:2], dtype=torch.bool, device=cameras.device)

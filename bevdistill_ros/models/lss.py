@@ -8,18 +8,18 @@ from torch import Tensor
 
 from bevdistill_ros.config import LssModelConfig
 from bevdistill_ros.models.bev_encoder import BevEncoder
-from bevdistill_ros.models.bev_network import BevNetwork
+from bevdistill_ros.models.bev_pool import PoolPlan
 from bevdistill_ros.models.image_backbone import ImageNeck, make_backbone
-from bevdistill_ros.models.lift import Lift, all_present
+from bevdistill_ros.models.lift import Lift, LiftCalibration, all_present
 from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.outputs import ImageFeatures, Outputs
 from bevdistill_ros.models.pixels import PixelNorm
+from bevdistill_ros.models.student import Student
 
 
-class LSS(BevNetwork):
-    """Camera-only detector by lift-splat. Cameras may be in any order and number; masked ones are as if absent."""
+class LSS(Student):
+    """Camera-only detector by lift-splat."""
 
-    inputs = ("images", "K", "ego_T_cam", "mask")
     dense = ("backbone", "neck", "bev_encoder", "head")
 
     def __init__(self, config: LssModelConfig) -> None:
@@ -32,17 +32,18 @@ class LSS(BevNetwork):
         self._add_heads()
         use_norm(self, config.norm)
 
-    def forward(self, images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None) -> Outputs:
-        """Run the network.
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> LiftCalibration:
+        """See ``Student``."""
+        arguments = (K, ego_T_cam, mask, self._feature_size(size))
+        return self.calibration(self.lift.plan(*arguments), self.lift.looks(*arguments))
 
-        Args:
-            images: (B, N, H, W, 3) uint8, BGR, as ``preprocess.Preprocessor`` makes them.
-            K: (B, N, 3, 3) float32 of those images.
-            ego_T_cam: (B, N, 4, 4) float32, base frame at the reference time.
-            mask: (B, N) bool, False where a camera is missing; None: all are there.
-        """
-        mask = all_present(images) if mask is None else mask
-        lifted, image = self.lift(self._features(images), K, ego_T_cam, mask)
+    def calibration(self, plan: PoolPlan, looks: Tensor | None) -> LiftCalibration:
+        """Of its geometry: ``calibrate`` from there on. ``looks`` is what ``Lift.looks`` gives."""
+        return LiftCalibration(plan, self.lift.told(looks))
+
+    def run(self, images: Tensor, calibration: LiftCalibration) -> Outputs:
+        """See ``Student``."""
+        lifted, image = self.lift.run(self._features(images), calibration)
         return replace(self.detect(self.bev_encoder(lifted)), image=image)
 
     def describe_images(
@@ -50,7 +51,13 @@ class LSS(BevNetwork):
     ) -> ImageFeatures:
         """``forward``'s ``Outputs.image`` alone, for less than half of the work."""
         mask = all_present(images) if mask is None else mask
-        return self.lift.describe(self._features(images), K, ego_T_cam, mask)
+        rays = self.lift.rays(K, ego_T_cam, mask, self._feature_size(images.shape[2:4]))
+        return self.lift.describe(self._features(images), rays)
+
+    def _feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the features of images (H, W)."""
+        stride = self.lift.config.stride
+        return size[0] // stride, size[1] // stride
 
     def _features(self, images: Tensor) -> Tensor:
         """(B, N, C, h, w) of the images."""

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from bevdistill_ros.config import SimulatedModelConfig
+from bevdistill_ros.models.bev_pool import PoolPlan
 from bevdistill_ros.models.geometry_compensation import GeometryCompensation
 from bevdistill_ros.models.lift import Lift, all_present
 from bevdistill_ros.models.modal_network import ModalNetwork
 from bevdistill_ros.models.norm import use_norm
 from bevdistill_ros.models.outputs import ImageFeatures, Outputs
+from bevdistill_ros.models.student import Student
 
 
-class SimulatedNet(ModalNetwork):
-    """Camera-only detector, called as ``LSS`` is. Cameras may be in any order and number; masked ones are as if absent.
+class SimulatedCalibration(NamedTuple):
+    """What both lifts need to know of the cameras, see ``LiftCalibration``: the plan, and the rays of each."""
+
+    plan: PoolPlan
+    rays: Tensor | None
+    simulated_rays: Tensor | None
+
+
+class SimulatedNet(ModalNetwork, Student):
+    """Camera-only detector, called as ``LSS`` is.
 
     One feature map of each image is lifted twice, with weights of their own: once to what cameras see and once to what LiDAR would.
     Geometry compensation acts on the image features (on each image by itself, all alike) and on the simulated LiDAR features.
     """
 
-    inputs = ("images", "K", "ego_T_cam", "mask")
     dense = ("backbone", "neck", "fuser", "bev_encoder", "head")
 
     def __init__(self, config: SimulatedModelConfig) -> None:
@@ -39,16 +50,25 @@ class SimulatedNet(ModalNetwork):
         self._add_heads()
         use_norm(self, config.norm)
 
-    def forward(self, images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None) -> Outputs:
-        """Run the network; arguments as for ``LSS``. ``Outputs.image`` is that of ``describe_images``."""
-        mask = all_present(images) if mask is None else mask
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> SimulatedCalibration:
+        """See ``Student``."""
+        stride = self.lift.config.stride
+        arguments = (K, ego_T_cam, mask, (size[0] // stride, size[1] // stride))
+        # Both lifts look along the same rays: one plan serves both.
+        return self.calibration(self.lift.plan(*arguments), self.lift.looks(*arguments))
+
+    def calibration(self, plan: PoolPlan, looks: Tensor | None) -> SimulatedCalibration:
+        """Of its geometry: ``calibrate`` from there on. ``looks`` is what ``Lift.looks`` gives."""
+        return SimulatedCalibration(plan, self.lift.told(looks), self.simulated_lift.told(looks))
+
+    def run(self, images: Tensor, calibration: SimulatedCalibration) -> Outputs:
+        """See ``Student``. ``Outputs.image`` is that of ``describe_images``."""
         features = self._features(images)
-        arguments = (K, ego_T_cam, mask)
-        plan = self.lift.plan(*arguments, features.shape[-2:])  # both lifts look along the same rays
-        of_camera = self.lift.describe(features, *arguments)
-        of_lidar = self.simulated_lift.describe(features, *arguments)
-        simulated = self.bev_compensation(self.simulated_lift.splat(of_lidar, plan))
-        return self._detect_both(self.lift.splat(of_camera, plan), simulated, _side_by_side(of_camera, of_lidar))
+        of_camera = self.lift.describe(features, calibration.rays)
+        of_lidar = self.simulated_lift.describe(features, calibration.simulated_rays)
+        simulated = self.bev_compensation(self.simulated_lift.splat(of_lidar, calibration.plan))
+        camera = self.lift.splat(of_camera, calibration.plan)
+        return self._detect_both(camera, simulated, _side_by_side(of_camera, of_lidar))
 
     def describe_images(
         self, images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None
@@ -57,7 +77,10 @@ class SimulatedNet(ModalNetwork):
         mask = all_present(images) if mask is None else mask
         features = self._features(images)
         return _side_by_side(
-            *(lift.describe(features, K, ego_T_cam, mask) for lift in (self.lift, self.simulated_lift))
+            *(
+                lift.describe(features, lift.rays(K, ego_T_cam, mask, features.shape[-2:]))
+                for lift in (self.lift, self.simulated_lift)
+            )
         )
 
     def _features(self, images: Tensor) -> Tensor:

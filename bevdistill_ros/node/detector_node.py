@@ -3,10 +3,10 @@
 Threads
     The executor's thread (one is enough: `rclpy.spin`) receives messages, groups them into sets, answers services;
     none of that takes long. Each finished set goes through a one-slot mailbox, where a newer one takes the place of
-    one not yet begun, to the worker thread: it has the images decoded by a small pool (OpenCV releases the GIL), waits
+    one not yet begun, to the worker thread: it decodes the images with the help of others (OpenCV releases the GIL), waits
     for transforms, runs the network, publishes. So a slow network delays no subscription, boxes are always of the
     newest images, and transforms arrive while the worker waits for them. A multi-threaded executor works too, but only
-    adds the cost of its hand-over to each of a hundred messages a second.
+    adds the cost of its hand-over to each of a hundred messages a second. How many threads compute is for ``threads`` to say.
 
 Parts
     ``CameraInputs`` makes sets of what the cameras send, ``SetPipeline`` boxes of a set, ``Outputs`` messages of the
@@ -25,7 +25,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,18 +32,22 @@ from typing import Any
 import numpy as np
 import tf2_ros
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from bevdistill_ros import threads
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import reference_time
 from bevdistill_ros.msg import DetectorStatus, StageTime
 from bevdistill_ros.node import diagnostics, messages, parameters
 from bevdistill_ros.node.calibration import CalibrationStore, FileCalibration, TransformSource, load_calibration_file
+from bevdistill_ros.node.callback_groups import forget_destroyed
 from bevdistill_ros.node.diagnostics import ERROR, WARN, Health, Trouble
 from bevdistill_ros.node.drops import WINDOW_S, DropWatch
 from bevdistill_ros.node.inputs import CameraInputs, check_topics
+from bevdistill_ros.node.memory import give_back
 from bevdistill_ros.node.outputs import Outputs
 from bevdistill_ros.node.pace import Pace
 from bevdistill_ros.node.pictures import Repeats
@@ -53,6 +56,7 @@ from bevdistill_ros.node.startup_table import StartupTable
 from bevdistill_ros.node.worker import STOP_TIMEOUT_S, Worker
 from bevdistill_ros.paths import model_path
 from bevdistill_ros.synchroniser import AMBIGUOUS, MS, CameraSet, Synchroniser
+from bevdistill_ros.threads import Crew
 
 NODE_NAME = "bevdistill_detector"
 QUIET_S = 5.0
@@ -83,7 +87,7 @@ class DetectorNode(LifecycleNode):
 
     def __init__(self, load_detector: LoadDetector | None = None, **node_arguments: Any) -> None:
         super().__init__(NODE_NAME, **node_arguments)
-        self._load_detector = load_detector or _load_detector
+        self._load_detector = load_detector or self._load_model
         self._lock = threading.Lock()
         self._destroyed = False
         self.failure = ""
@@ -107,7 +111,7 @@ class DetectorNode(LifecycleNode):
         self._file: dict[str, FileCalibration] = {}
         self._transforms: TransformSource | None = None
         self._tf_listener: Any = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._crew: Crew | None = None
         self._outputs: Outputs | None = None
         self._worker: Worker | None = None
         self._inputs: CameraInputs | None = None
@@ -120,6 +124,7 @@ class DetectorNode(LifecycleNode):
             settings.diagnostics_period_s, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._warn_of_unknown_parameters()
+        self._answer_every_request_for_a_transition()
 
     def _reset_transient(self) -> None:
         """State of one activation."""
@@ -160,6 +165,28 @@ class DetectorNode(LifecycleNode):
         self.failure = reason
         return result
 
+    def _answer_every_request_for_a_transition(self) -> None:
+        """A request for a transition that the present state does not have is answered by no; in rclpy it raises an exception
+        out of the service's callback, which ends `rclpy.spin`: anybody could end the node by a wrong call."""
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = partial(self._on_change_state, service.callback)
+
+    def _on_change_state(
+        self,
+        change: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response],
+        request: ChangeState.Request,
+        response: ChangeState.Response,
+    ) -> ChangeState.Response:
+        try:
+            return change(request, response)
+        except Exception as error:
+            if self.context.ok():  # else the process is being ended
+                asked, why = request.transition, " ".join(str(error).split())
+                self.get_logger().error(f"transition {asked.id} '{asked.label}' refused: {why}")
+            response.success = False
+            return response
+
     def _transition(
         self, name: str, do: Callable[[], None], undo: Callable[[], None] | None
     ) -> TransitionCallbackReturn:
@@ -197,6 +224,7 @@ class DetectorNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._release()
+        forget_destroyed(self.default_callback_group)
         settings = self._live = parameters.read(self)
         if not settings.model:
             raise UserError(
@@ -204,10 +232,7 @@ class DetectorNode(LifecycleNode):
                 "or the name of shipped weights"
             )
         device = _device(settings.device)
-        if settings.torch_threads:
-            import torch
-
-            torch.set_num_threads(settings.torch_threads)
+        threads.limit_libraries(settings.torch_threads)  # before the model, whose backend may have threads of its own
         detector = self._load_detector(settings.model, device)
         settings = settings.for_cameras(detector.cameras)
         settings.thresholds(detector.class_names)
@@ -222,7 +247,7 @@ class DetectorNode(LifecycleNode):
         self._settings, self._detector = settings, detector
         self._model_name = f"{settings.model} on {device}"
         self._identity = _model_identity(settings.model, detector)
-        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._crew = Crew(settings.decode_threads or threads.picture_threads(len(settings.cameras)), "decode")
         self._tf_listener = tf2_ros.TransformListener(self._tf_buffer, self)
         self._transforms = TransformSource(self._tf_buffer, settings.base_frame, settings.fixed_frame)
         self._outputs = Outputs(self, settings, detector)
@@ -231,6 +256,15 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info(
             f"model {self._model_name}; cameras {', '.join(settings.cameras)}; boxes in {settings.base_frame}"
         )
+
+    def _load_model(self, model: str, device: str) -> Any:
+        from bevdistill_ros.detector import Detector
+
+        settings = self._live
+        detector = Detector.from_checkpoint(model_path(model), device, settings.backend, settings.onnx_providers)
+        why = f" ({detector.backend_note})" if detector.backend_note else ""
+        self.get_logger().info(f"backend {detector.backend}{why}")
+        return detector
 
     def _activate(self, state: LifecycleState) -> None:
         settings = self._settings
@@ -245,6 +279,7 @@ class DetectorNode(LifecycleNode):
             min_cameras=settings.min_cameras or None,
         )
         self._stop_work()
+        forget_destroyed(self.default_callback_group)
         super().on_activate(state)  # opens the publishers
         with self._lock:
             self._counts = _Counts()
@@ -265,7 +300,7 @@ class DetectorNode(LifecycleNode):
         image_topics = {name: image_topic for name, (image_topic, _) in topics.items()}
         repeats = Repeats()
         pipeline = SetPipeline(
-            settings, image_topics, self._detector, calibration, self._transforms, self._health, self._pool, repeats
+            settings, image_topics, self._detector, calibration, self._transforms, self._health, self._crew, repeats
         )
         startup = StartupTable(settings, self._detector.cameras, self._log_rig)
         self._worker = Worker(partial(self._process, pipeline, self._outputs, startup), self._on_work_error)
@@ -277,6 +312,7 @@ class DetectorNode(LifecycleNode):
         self._outputs.clear_markers()
         super().on_deactivate(state)  # closes the publishers
         self._health.watch({})
+        give_back()
 
     def _stop_work(self) -> None:
         """Undo _activate: no image, set or box after this. Repeatable."""
@@ -292,9 +328,9 @@ class DetectorNode(LifecycleNode):
     def _release(self) -> None:
         """Undo everything but what the constructor made. Repeatable."""
         self._stop_work()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close()
         listener, self._tf_listener = self._tf_listener, None
         if listener is not None:
             listener.unregister()
@@ -306,6 +342,7 @@ class DetectorNode(LifecycleNode):
         self._health.watch({})
         if not self._destroyed:
             self._tf_buffer.clear()
+        give_back()
 
     def destroy_node(self) -> None:
         """Repeatable."""
@@ -367,7 +404,11 @@ class DetectorNode(LifecycleNode):
         self._health.report("", diagnostics.NETWORK, f"a set of images failed: {type(error).__name__}: {error}")
 
     def _log_rig(self, text: str, wrong: bool) -> None:
-        (self.get_logger().warning if wrong else self.get_logger().info)(text)
+        # On lines of their own: rclpy knows a call by its line, and refuses it another severity.
+        if wrong:
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
 
     def _process(
         self,
@@ -551,12 +592,6 @@ class DetectorNode(LifecycleNode):
         )
 
 
-def _load_detector(path: str, device: str) -> Any:
-    from bevdistill_ros.detector import Detector
-
-    return Detector.from_checkpoint(model_path(path), device)
-
-
 def _model_identity(model: str, detector: Any) -> dict[str, str]:
     """Which weights these are, for /diagnostics: hash of the file, and what they were trained on."""
     values = {}
@@ -567,6 +602,7 @@ def _model_identity(model: str, detector: Any) -> dict[str, str]:
     else:
         values["model file"] = str(path)
         values["model sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    values["backend"] = getattr(detector, "backend", "")
     training = getattr(detector, "training", {})
     for key in ("data", "version", "split", "steps", "method"):
         if training.get(key) is not None:

@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.node.detector_node import DetectorNode, LoadDetector
+from bevdistill_ros.node.memory import keep_few_arenas
 
 
 def _ros_arguments(call: Callable[[], Any]) -> Any:
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None, load_detector: LoadDetector | None =
     # anywhere: a second Ctrl-C in the middle of the clean-up. rclpy chains to what it finds, so ours come first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    keep_few_arenas()
     node = None
     try:
         _ros_arguments(lambda: rclpy.init(args=argv))

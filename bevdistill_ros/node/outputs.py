@@ -18,7 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from bevdistill_ros.geometry import BevGrid, Camera, resize_matrix
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
-from bevdistill_ros.node import messages
+from bevdistill_ros.node import markers, messages, wire
 from bevdistill_ros.node.markers import MarkerTracker
 from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.set_pipeline import SetResult
@@ -28,8 +28,8 @@ from bevdistill_ros.visualise import draw_bev, draw_boxes, mosaic
 class Outputs:
     """The publishers of results, and what must be remembered from one message to the next.
 
-    They exist while the node is configured, and let messages through while it is active. Messages of a hundred boxes
-    take milliseconds to build, and a picture more: they are made only for those who listen.
+    They exist while the node is configured, and let messages through while it is active. They are made only for those who
+    listen, and arrays of boxes as bytes, which takes a fraction of a millisecond, or milliseconds where that cannot be done.
 
     Args:
         node: theirs.
@@ -43,6 +43,14 @@ class Outputs:
         self._detector = detector
         self._publishers: list[Any] = []
         self._overlay_pool = ThreadPoolExecutor(1, thread_name_prefix="overlay")
+        if wire.agrees():
+            self._make_detections, self._make_objects, self._make_markers = wire.detections, wire.objects, wire.markers
+        else:
+            self._make_detections, self._make_objects = messages.detections, messages.objects
+            self._make_markers = markers.marker_array
+            node.get_logger().info(
+                "this middleware's encoding is not known: messages are made one field after the other"
+            )
         self.restart()
         try:
             self._detections = self._publisher(Detection3DArray, "~/detections", 5)
@@ -82,15 +90,15 @@ class Outputs:
         assert boxes is not None
         stamps = {name: result.camera_set.stamps[name] for name in result.used}
         if self._detections.get_subscription_count():
-            self._detections.publish(messages.detections(boxes, t_ref, self._frame))
+            self._detections.publish(self._make_detections(boxes, t_ref, self._frame))
         if self._objects.get_subscription_count():
-            self._objects.publish(messages.objects(boxes, t_ref, self._frame, self._cameras, stamps))
+            self._objects.publish(self._make_objects(boxes, t_ref, self._frame, self._cameras, stamps))
         if not settings.publish_markers or not self._markers.get_subscription_count():
             self._tracker.restart()
         else:
-            self._markers.publish(
-                self._tracker.update(boxes, t_ref, self._frame, settings.marker_lifetime_s, settings.marker_text)
-            )
+            lifetime, text = settings.marker_lifetime_s, settings.marker_text
+            scene = self._tracker.advance(boxes, t_ref, self._frame, lifetime, text)
+            self._markers.publish(self._make_markers(scene))
         if settings.score_threshold != self._label_threshold:
             self.publish_labels(settings)
 
@@ -102,8 +110,9 @@ class Outputs:
 
     def clear_markers(self) -> None:
         """Have RViz remove what it shows."""
+        self._tracker.restart()
         if self._markers.get_subscription_count():
-            self._markers.publish(self._tracker.clear(self._node.get_clock().now().nanoseconds, self._frame))
+            self._markers.publish(markers.nothing(self._node.get_clock().now().nanoseconds, self._frame))
 
     # ---- overlay ----------------------------------------------------------------------------------------------------
 
@@ -116,7 +125,7 @@ class Outputs:
         if not self._overlay.get_subscription_count():
             return
         self._overlay_at = now
-        self._overlay_future = self._overlay_pool.submit(self._publish_overlay, result, settings)
+        self._overlay_future = self._overlay_pool.submit(self._publish_overlay, result.keep(), settings)
 
     def _publish_overlay(self, result: SetResult, settings: Settings) -> None:
         try:

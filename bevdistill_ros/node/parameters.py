@@ -10,6 +10,7 @@ from typing import Any
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import DEFAULT_MODEL
+from bevdistill_ros.runtime.backends import BACKENDS
 
 # When a parameter may change.
 START = "read only: fixed when the node starts"
@@ -50,12 +51,26 @@ class Settings:
         1.0, "Seconds between two messages on /diagnostics.", START, minimum=0.1, maximum=60.0
     )
 
-    model: str = _parameter(DEFAULT_MODEL, "Checkpoint file of the network, or the name of shipped weights.")
+    model: str = _parameter(
+        DEFAULT_MODEL, "Checkpoint file of the network, what was exported from one, or the name of shipped weights."
+    )
     device: str = _parameter("auto", "Where the network runs: auto (CUDA where there is any), cpu, cuda or cuda:N.")
+    backend: str = _parameter(
+        "auto",
+        "What runs the network: torch; torch_bfloat16, on CPUs that have it; onnxruntime, for an exported model; auto (on a "
+        "CPU what was exported, if it is beside the checkpoint, else torch).",
+        choices=BACKENDS,
+    )
+    onnx_providers: tuple[str, ...] = _parameter(
+        ("CPUExecutionProvider",),
+        "ONNX Runtime's execution providers for an exported model, the preferred one first.",
+    )
     torch_threads: int = _parameter(
         0, "CPU threads of the network; 0 leaves PyTorch's own choice.", minimum=0, maximum=256
     )
-    decode_threads: int = _parameter(4, "Threads that decode and preprocess images.", minimum=1, maximum=64)
+    decode_threads: int = _parameter(
+        0, "Threads that decode and preprocess images; 0: one a camera, but no more than cores.", minimum=0, maximum=64
+    )
     warm_up: bool = _parameter(
         True, "Run the network once while configuring, so that the first images do not wait for it."
     )
@@ -177,6 +192,8 @@ class Settings:
         device = self.device
         if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
             raise UserError(f"parameter 'device' is '{device}', but must be auto, cpu, cuda or cuda:N")
+        if not self.onnx_providers:
+            raise UserError("parameter 'onnx_providers' is empty: name at least one, as CPUExecutionProvider")
         repeated = {name for name in self.cameras if self.cameras.count(name) > 1}
         if repeated or "" in self.cameras:
             raise UserError(f"parameter 'cameras' must hold different names: {list(self.cameras)}")

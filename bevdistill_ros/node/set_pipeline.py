@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -23,6 +23,7 @@ from bevdistill_ros.node.diagnostics import ERROR, WARN, Health
 from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.synchroniser import MS, CameraSet
+from bevdistill_ros.threads import Crew
 
 TF_RETRY_S = 0.004
 
@@ -36,7 +37,8 @@ class SetResult:
         t_ref: its reference time, ns: the boxes are in the base frame at that moment.
         stages: milliseconds by stage, in the order in which they were gone through.
         problems: why there are no boxes, or why some camera has no part in them.
-        images: the preprocessed image and its K by camera, where both could be had.
+        images: the preprocessed image and its K by camera, where both could be had. They lie where the pipeline's next set will
+            lie: see ``keep``.
         intrinsics: by camera, those that the images were preprocessed by.
         poses: of the cameras in ``images``; None until they are looked up.
         boxes: those found; None if too few cameras could be used.
@@ -57,6 +59,10 @@ class SetResult:
         known = self.poses.base_T_camera if self.poses else {}
         return [name for name in self.camera_set.cameras if name in self.images and name in known]
 
+    def keep(self) -> SetResult:
+        """The same with images of its own, for whoever looks at them beyond the pipeline's next set."""
+        return replace(self, images={name: (image.copy(), K) for name, (image, K) in self.images.items()})
+
 
 class SetPipeline:
     """From a set of messages to boxes; one set at a time.
@@ -68,7 +74,7 @@ class SetPipeline:
         calibration: how the cameras image, and where their mounts are known from.
         transforms: poses of the mounts that the calibration leaves to TF.
         health: gets the troubles.
-        pool: decodes and warps the images of a set in parallel (OpenCV releases the GIL).
+        crew: decodes and warps the images of a set side by side (OpenCV releases the GIL).
         repeats: has seen every image that came.
 
     Attributes:
@@ -83,7 +89,7 @@ class SetPipeline:
         calibration: CalibrationStore,
         transforms: TransformSource,
         health: Health,
-        pool: Executor,
+        crew: Crew,
         repeats: Repeats,
     ) -> None:
         self._settings = settings
@@ -92,12 +98,16 @@ class SetPipeline:
         self._calibration = calibration
         self._transforms = transforms
         self._health = health
-        self._pool = pool
+        self._crew = crew
         self._repeats = repeats
+        image = detector.config.image
+        # Each picture is written into its camera's row, and the network reads the rows: nothing is copied or allocated per set.
+        # This is the place for pinned memory, as torch.zeros(..., pin_memory=True).numpy().
+        self._images = np.zeros((len(settings.cameras), image.height, image.width, 3), np.uint8)
         self.unusable_images = 0
 
     def run(self, camera_set: CameraSet, settings: Settings, stopping: threading.Event) -> SetResult:
-        """Take one set as far towards boxes as its cameras allow.
+        """Take one set as far towards boxes as its cameras allow. The images of the last set are overwritten.
 
         Args:
             camera_set: the images.
@@ -123,8 +133,8 @@ class SetPipeline:
         return result
 
     def _preprocess(self, result: SetResult, settings: Settings) -> None:
-        """Decode and warp all images of the set, in parallel; troubles are reported by camera."""
-        futures = {}
+        """Decode and warp all images of the set, side by side; troubles are reported by camera."""
+        jobs = {}
         frozen: dict[str, int] = {}
         for name, message in result.camera_set.messages.items():
             repeats = self._repeats.count(name, result.camera_set.stamps[name])
@@ -137,7 +147,8 @@ class SetPipeline:
                 result.problems.append(f"{name}: no usable CameraInfo")
             else:
                 result.intrinsics[name] = intrinsics
-                futures[name] = self._pool.submit(self._preprocess_one, message, intrinsics.camera)
+                row = self._images[self._settings.cameras.index(name)]
+                jobs[name] = partial(self._preprocess_one, message, intrinsics.camera, row)
         for name, repeats in frozen.items():
             text = f"{repeats} images in a row hold the same picture"
             advice = (
@@ -148,18 +159,19 @@ class SetPipeline:
             self._health.report(name, diagnostics.FROZEN, f"{self._image_topics[name]} is frozen: {text}: {advice}")
             result.problems.append(f"{name}: frozen: {text}")
             self.unusable_images += 1
-        for name, future in futures.items():
-            try:
-                result.images[name] = future.result()
-            except ValueError as error:
+        for name, outcome in zip(jobs, self._crew.run(list(jobs.values()))):
+            if isinstance(outcome, ValueError):
                 topic = self._image_topics[name]
-                self._health.report(name, diagnostics.IMAGE, f"image on {topic} cannot be used: {error}")
-                result.problems.append(f"{name}: image cannot be used: {error}")
+                self._health.report(name, diagnostics.IMAGE, f"image on {topic} cannot be used: {outcome}")
+                result.problems.append(f"{name}: image cannot be used: {outcome}")
                 self.unusable_images += 1
+            elif isinstance(outcome, Exception):
+                raise outcome
             else:
+                result.images[name] = outcome
                 self._health.clear(name, diagnostics.IMAGE)
 
-    def _preprocess_one(self, message: Any, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    def _preprocess_one(self, message: Any, camera: Camera, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             source, size = messages.image_source(message)
             if size is not None and size != (camera.width, camera.height):
@@ -167,7 +179,7 @@ class SetPipeline:
                     f"it is {size[0]}x{size[1]} pixels, but its calibration is for {camera.width}x{camera.height} "
                     "(binning and region of interest counted): calibrate for this size, or publish the right CameraInfo"
                 )
-            return self._detector.preprocess(source, camera)
+            return self._detector.preprocess(source, camera, row)
         except cv2.error as error:
             raise ValueError(f"OpenCV cannot decode it: {' '.join(str(error).split())}") from None
 
@@ -204,18 +216,17 @@ class SetPipeline:
     def _detect(self, result: SetResult, settings: Settings) -> None:
         assert result.poses is not None
         detector, cameras = self._detector, self._settings.cameras
-        image = detector.config.image
-        images = np.zeros((len(cameras), image.height, image.width, 3), np.uint8)
         K = np.tile(np.eye(3), (len(cameras), 1, 1))
         base_T_camera = np.tile(np.eye(4), (len(cameras), 1, 1))
         mask = np.zeros(len(cameras), bool)
         for name in result.used:
             i = cameras.index(name)
-            images[i], K[i] = result.images[name]
+            K[i] = result.images[name][1]
             base_T_camera[i] = result.poses.base_T_camera[name] @ result.intrinsics[name].frame_T_image
             mask[i] = True
+        self._images[~mask] = 0  # the picture of an earlier set would be there
         thresholds = np.array(settings.thresholds(detector.class_names))
-        boxes = detector(images, K, base_T_camera, mask, score_threshold=float(thresholds.min()))
+        boxes = detector(self._images, K, base_T_camera, mask, score_threshold=float(thresholds.min()))
         for name, milliseconds in detector.stage_times.items():
             # The detector's "decode" is of boxes; beside image decoding that would be ambiguous.
             result.stages["decode_boxes" if name == "decode" else name] = milliseconds

@@ -6,6 +6,7 @@ import numpy as np
 
 from bevdistill_ros.doctor.facts import DdsFacts, DeviceFacts, ModelFacts
 from bevdistill_ros.doctor.rig import gaps, seen_directions
+from bevdistill_ros.training_rig import RIG, RigCamera, rig_to_plain
 
 
 def test_what_is_seen_follows_from_the_angle_of_view(rig):
@@ -40,6 +41,47 @@ def test_other_names_than_trained_on(rig, bad, finding):
     facts = rig()
     other = replace(facts, model=replace(facts.model, cameras=("CAM_A", "CAM_B")))
     assert bad(other) == [] and finding(other, "training_rig", "rig").severity == "note"
+
+
+def trained(facts, **poses):
+    """The facts, with a model whose file tells of a rig like this one but for the poses given, by camera."""
+    views = {c.name.upper(): RigCamera(c.intrinsics.camera, poses.get(c.name, c.base_T_camera)) for c in facts.cameras}
+    return replace(facts, model=replace(facts.model, training={RIG: rig_to_plain(views)}))
+
+
+def test_the_views_of_the_training_are_compared(rig, bad, finding):
+    facts = trained(rig())
+    assert bad(facts) == [] and "holds no poses" not in finding(facts, "training_rig", "rig").what
+    seen = int((seen_directions(facts.cameras) > 0).sum())
+    assert f"{seen} of the {seen} degrees" in finding(facts, "training_views", "rig").what
+    assert finding(facts, "training_views", "rig").severity == "ok"
+
+
+def test_a_camera_that_looks_elsewhere_than_in_the_training(rig, bad, finding):
+    facts = trained(rig(), left=rig.pose(180.0))
+    assert bad(facts) == [("warning", "training_views", "rig")]
+    what = finding(facts, "training_views", "rig").what
+    assert (
+        "and 80 in which it saw nothing" in what
+        and "left is nearest to LEFT, but looks 80 degrees away from it" in what
+    )
+
+
+def test_a_camera_of_another_height_or_lens_than_in_the_training(rig, bad, finding):
+    facts = trained(rig(), front=rig.pose(0.0, (0.5, 0.0, 2.2)))
+    found = finding(facts, "training_views", "rig")
+    assert (
+        bad(facts) == [] and found.severity == "note" and "front is nearest to FRONT, but is 1.0 m lower" in found.what
+    )
+    wide = rig.info(k=[80.0, 0.0, 159.5, 0.0, 80.0, 95.5, 0.0, 0.0, 1.0])
+    zoomed = replace(trained(rig()), cameras=rig(cameras=[rig.camera("right", wide)]).cameras)
+    assert "right is nearest to RIGHT, but sees 127 degrees, not 90" in finding(zoomed, "training_views", "rig").what
+
+
+def test_a_training_rig_that_is_none_is_told(rig, bad, finding):
+    for damaged in ({"FRONT": {"width": 320}}, [1], {"FRONT": 3}, {"": {}}):
+        facts = replace(rig(), model=replace(rig().model, training={RIG: damaged}))
+        assert bad(facts) == [] and "is none" in finding(facts, "training_rig", "rig").what
 
 
 def big(rig, size):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from bevdistill_ros.models import bev_pool as module
 from bevdistill_ros.models.bev_pool import bev_pool, make_pool_plan
 
 
@@ -113,3 +117,70 @@ def test_gradients_of_a_pixel_with_many_points_are_summed_in_single_precision() 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (of_context,) = torch.autograd.grad(bev_pool(context, depth, plan).sum(), context)
     assert of_context.item() == 4096
+
+
+@torch.no_grad()
+def test_a_padded_plan_pools_the_same_bits() -> None:
+    for seed in range(3):
+        context, depth, cells, valid, rows, columns = random_case(seed)
+        plan = plan_of(cells, valid, rows, columns)
+        wanted = bev_pool(context, depth, plan)
+        for capacity in (len(plan.points), len(plan.points) + 1, depth.numel(), 2000):
+            padded = plan.padded(capacity)
+            assert len(padded.points) == len(padded.pixels) == capacity and padded.is_padded and not plan.is_padded
+            assert torch.equal(bev_pool(context, depth, padded), wanted)
+        # What the padding reads reaches no cell.
+        context, padded = context.clone(), plan.padded(depth.numel())
+        context[0] = torch.nan
+        assert torch.equal(bev_pool(context, depth, padded).isnan(), bev_pool(context, depth, plan).isnan())
+
+
+@torch.no_grad()
+def test_two_calibrations_pass_through_the_same_buffers() -> None:
+    context, depth, cells, valid, rows, columns = random_case(0)
+    plans = [
+        plan_of(cells, keep, rows, columns) for keep in (valid, valid & (cells[..., 0] < 4), torch.zeros_like(valid))
+    ]
+    assert len({len(plan.points) for plan in plans}) == 3
+    buffers = plans[0].padded(depth.numel())
+    memory = [t.data_ptr() for t in (buffers.points, buffers.pixels, buffers.offsets)]
+    for plan in plans[1:] + plans[:1]:
+        buffers.copy_(plan.padded(depth.numel()))
+        assert torch.equal(bev_pool(context, depth, buffers), bev_pool(context, depth, plan))
+    assert memory == [t.data_ptr() for t in (buffers.points, buffers.pixels, buffers.offsets)]
+
+
+def test_plans_that_do_not_fit_are_refused() -> None:
+    context, depth, cells, valid, rows, columns = random_case(0)
+    plan = plan_of(cells, valid, rows, columns)
+    padded = plan.padded(300)
+    for capacity in (len(plan.points) - 1, 0):
+        with pytest.raises(ValueError, match="capacity"):
+            plan.padded(capacity)
+    with pytest.raises(ValueError, match="capacity"):
+        padded.padded(400)
+    for one, other in ((plan, padded), (padded, plan), (padded, plan.padded(301))):
+        with pytest.raises(ValueError, match="same shape and capacity"):
+            one.copy_(other)
+    for pair in ((context, depth.detach()), (context.detach(), depth)):
+        with pytest.raises(ValueError, match="inference"):
+            bev_pool(*pair, padded)
+
+
+def test_which_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, depth, cells, valid, rows, columns = random_case(0)
+    plan = plan_of(cells, valid, rows, columns)
+    answer = torch.full((plan.cells, context.shape[1]), 7.0)
+    stand_in = SimpleNamespace(pool_cells=lambda *arguments: answer)
+    monkeypatch.setitem(sys.modules, "bevdistill_ros.models.bev_pool_triton", stand_in)
+
+    def by_triton(use_triton: bool | None) -> bool:
+        return bool((bev_pool(context, depth, plan, use_triton) == 7.0).all())
+
+    assert not by_triton(None) and not by_triton(False) and by_triton(True)
+    monkeypatch.setattr(module, "TRITON_ON_CUDA", True)
+    assert not by_triton(None)  # these tensors are on the CPU
+    monkeypatch.setattr(module, "triton_can_run", lambda *tensors: True)
+    assert by_triton(None) and not by_triton(False)
+    monkeypatch.setattr(module, "TRITON_ON_CUDA", False)
+    assert not by_triton(None)

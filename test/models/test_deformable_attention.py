@@ -59,6 +59,40 @@ def test_equals_a_loop_over_everything(inputs: tuple) -> None:
     torch.testing.assert_close(as_float, naive(value, locations, weights).float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_both_ways_equal_a_loop_over_everything(inputs: tuple, wants_gradient: bool) -> None:
+    """Without gradients it is another way of computing."""
+    value, locations, weights = inputs
+    expected = naive(value, locations, weights)
+    value = value.clone().requires_grad_(wants_gradient)
+    found = deformable_sample(value, SHAPES, locations, weights)
+    assert found.requires_grad == wants_gradient
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(deformable_sample(value, SHAPES, locations, weights), found) != wants_gradient
+
+
+@torch.no_grad()
+def test_places_far_outside_and_none_at_all_are_zero_or_no_number_and_raise_nothing(inputs: tuple) -> None:
+    value, locations, weights = inputs
+    for far in (-1e30, 1e30, math.inf, -math.inf, 2.0, -1.0):
+        assert not deformable_sample(value, SHAPES, torch.full_like(locations, far), weights).any()
+    value, locations, weights = (tensor[:, :, :1] for tensor in (value, locations, weights))
+    lost = locations.clone()
+    lost[0, 0] = torch.nan
+    found = deformable_sample(value, SHAPES, lost, weights)
+    assert torch.equal(found[:, 1:], deformable_sample(value, SHAPES, locations, weights)[:, 1:])
+
+
+@torch.no_grad()
+def test_edges_of_the_maps_are_read_in_part() -> None:
+    """Half a cell beyond the last centre the outside's zero has half of the weight, on every side and in the corners."""
+    value = torch.ones(1, 6, 1, 1)
+    places = [(0.0, 0.25), (1.0, 0.75), (0.5, 0.0), (0.5, 1.0), (0.0, 0.0), (1.0, 1.0), (-0.1, 0.25), (1.2, 0.75)]
+    read = deformable_sample(value, [(2, 3)], torch.tensor(places).reshape(1, 8, 1, 1, 1, 2), torch.ones(1, 8, 1, 1, 1))
+    torch.testing.assert_close(read[0, :, 0], torch.tensor([0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.0]))
+
+
 def test_a_cell_centre_reads_that_cell_and_the_outside_is_zero() -> None:
     value = torch.arange(6.0).reshape(1, 6, 1, 1)  # 2 rows, 3 columns
     centres = [[(column + 0.5) / 3, (row + 0.5) / 2] for row in range(2) for column in range(3)]
@@ -138,3 +172,27 @@ def test_every_parameter_learns() -> None:
         torch.randn(2, 4, 16), torch.rand(2, 4, len(SHAPES), 2), torch.randn(2, CELLS, 16), SHAPES
     ).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in attention.parameters())
+
+
+def test_exported_programs_hold_grid_sample() -> None:
+    """ONNX has an operator for it."""
+    torch.manual_seed(0)
+    attention = DeformableAttention(8, heads=2, levels=len(SHAPES), points=2).eval().requires_grad_(False)
+
+    class OfThreeMaps(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, query: torch.Tensor, references: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            return self.attention(query, references, value, SHAPES)
+
+    arguments = torch.randn(1, 4, 8), torch.rand(1, 4, len(SHAPES), 2), torch.randn(1, CELLS, 8)
+    exported = torch.export.export(OfThreeMaps(), arguments).graph_module
+    graphs = [
+        part.graph for part in exported.modules() if isinstance(part, torch.fx.GraphModule)
+    ]  # autocast makes parts
+    names = {str(node.target) for graph in graphs for node in graph.nodes}
+    assert any("grid_sampler" in name for name in names) and not any("embedding_bag" in name for name in names)
+    kinds = {node.kind() for node in torch.jit.trace(OfThreeMaps(), arguments).inlined_graph.nodes()}
+    assert "aten::grid_sampler" in kinds and "aten::embedding_bag" not in kinds

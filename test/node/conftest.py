@@ -133,11 +133,11 @@ class FakeDetector:
         self.gate: threading.Event | None = None  # the network waits for it, if there is one
         self.calls = 0
 
-    def preprocess(self, source: Any, camera: Any) -> tuple[np.ndarray, np.ndarray]:
+    def preprocess(self, source: Any, camera: Any, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from bevdistill_ros.config import ImageConfig
         from bevdistill_ros.preprocess import Preprocessor
 
-        return Preprocessor(ImageConfig(self.config.image.height, self.config.image.width))(source, camera)
+        return Preprocessor(ImageConfig(self.config.image.height, self.config.image.width))(source, camera, out)
 
     def __call__(self, images, K, ego_T_cam, mask, score_threshold: float) -> Any:
         from bevdistill_ros.geometry import Boxes

@@ -13,8 +13,6 @@ import pytest
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -45,7 +43,8 @@ OUT = "/bevdistill_detector"
 
 
 def entities(node) -> tuple[int, ...]:
-    return tuple(len(list(kind)) for kind in (node.subscriptions, node.publishers, node.timers, node.services))
+    kinds = (node.subscriptions, node.publishers, node.timers, node.services, node.default_callback_group.entities)
+    return tuple(len(list(kind)) for kind in kinds)
 
 
 def test_transitions_can_be_repeated_without_leaving_anything(make_bench) -> None:
@@ -63,7 +62,9 @@ def test_transitions_can_be_repeated_without_leaving_anything(make_bench) -> Non
     before, threads = entities(node), threading.active_count()
     for _ in range(20):
         cycle()
-    assert entities(node) == before and threading.active_count() == threads
+    # What rclpy remembers of entities that are gone is cleared by the next round: it may vary, but not add up.
+    *now, remembered = entities(node)
+    assert tuple(now) == before[:-1] and remembered < before[-1] + 20 and threading.active_count() == threads
     assert not [s.topic_name for s in node.subscriptions if "cam" in s.topic_name or "/tf" in s.topic_name]
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
@@ -120,46 +121,6 @@ def test_unexpected_errors_are_logged_with_their_traceback(make_bench, capfd) ->
     assert "Traceback" in logged and "_warm_up" in logged and "transition 'configure' failed" in logged
     assert "AttributeError" in bench.node.failure
     assert bench.node.trigger_configure() == ERROR  # back in unconfigured: the same again, not an impossible transition
-
-
-def test_states_over_services(make_bench) -> None:
-    bench = make_bench(CAMERAS)
-    bench.spin()
-
-    def client(kind: type, topic: str):
-        deadline = time.monotonic() + DEADLINE
-        found = bench.listener.create_client(kind, topic)
-        while not found.wait_for_service(5.0):  # DDS may lose the meeting, too: introduce them again
-            assert time.monotonic() < deadline
-            bench.listener.destroy_client(found)
-            found = bench.listener.create_client(kind, topic)
-        return found
-
-    change, get = client(ChangeState, f"{OUT}/change_state"), client(GetState, f"{OUT}/get_state")
-
-    def call(client, request):
-        """The answer, or None: DDS may lose one that is given before the two ends have fully met."""
-        ready, future = threading.Event(), client.call_async(request)
-        future.add_done_callback(lambda _: ready.set())
-        bench.executor.wake()
-        return future.result() if ready.wait(5.0) else None
-
-    def state() -> int | None:
-        answer = call(get, GetState.Request())
-        return None if answer is None else answer.current_state.id
-
-    for transition, expected in [
-        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
-        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
-        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
-        (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
-        (Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, State.PRIMARY_STATE_FINALIZED),
-    ]:
-        answer = call(change, ChangeState.Request(transition=Transition(id=transition)))
-        assert answer is None or answer.success
-        deadline = time.monotonic() + DEADLINE
-        while state() != expected:
-            assert time.monotonic() < deadline
 
 
 def test_wrong_parameters_end_the_constructor(ros_domain) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -20,6 +22,7 @@ from rclpy.parameter import Parameter
 from vision_msgs.msg import Detection3DArray
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
+from bevdistill_ros.cli import main
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
 from bevdistill_ros.node.calibration import stamp_ns
@@ -260,3 +263,26 @@ def test_usage(start_detector) -> None:
     code, output = start_detector("--help").end()
     assert code == 0 and "example:" in output
     assert start_detector("--nonsense").end()[0] == 2
+
+
+def test_what_was_exported_beside_the_checkpoint_runs(
+    start_detector, start_rig, listener, checkpoint, tmp_path
+) -> None:
+    """By ONNX Runtime, by itself; the log and the diagnostics say so."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module)
+    path = tmp_path / "model.safetensors"
+    shutil.copy(checkpoint, path)
+    assert main(["export", str(path)]) == 0
+    detections = listener.listen(Detection3DArray, "/bevdistill_detector/detections")
+    diagnostics = listener.listen(DiagnosticArray, "/diagnostics")
+    detector = start_detector("--ros-args", "-p", f"model:={path}", "-p", "score_threshold:=0")
+    detector.wait_for_line("backend onnxruntime, CPUExecutionProvider")
+    start_rig(CAMERAS)
+    listener.wait(lambda: any(d.detections for d in detections), "boxes", detector)
+
+    def told() -> bool:
+        values = [value for array in diagnostics for status in array.status for value in status.values]
+        return any((v.key, v.value) == ("backend", "onnxruntime, CPUExecutionProvider") for v in values)
+
+    listener.wait(told, "the backend on /diagnostics", detector)

@@ -9,7 +9,7 @@ import pytest
 from visualization_msgs.msg import Marker
 
 from bevdistill_ros.geometry import Boxes
-from bevdistill_ros.node.markers import MarkerTracker
+from bevdistill_ros.node.markers import MarkerTracker, marker_array, nothing
 from bevdistill_ros.visualise import color_of
 
 NAMES = ("car", "pedestrian")
@@ -21,6 +21,10 @@ def boxes(*labels: int, speed: float = 3.0) -> Boxes:
         np.arange(3.0 * n).reshape(n, 3), np.tile((4.0, 2.0, 1.0), (n, 1)), np.full(n, math.pi / 2),
         np.tile((0.0, speed), (n, 1)), np.full(n, 0.5), np.array(labels, int), NAMES,
     )  # fmt: skip
+
+
+def update(tracker: MarkerTracker, *arguments, **named):
+    return marker_array(tracker.advance(*arguments, **named))
 
 
 def replay(shown: dict, array) -> dict:
@@ -40,7 +44,7 @@ def test_scene_is_always_the_last_set_of_boxes() -> None:
     """RViz never shows what is gone, and what stays keeps its id, whatever comes after whatever."""
     tracker, shown = MarkerTracker(), {("car", 77): "left by an earlier run"}
     for number, labels in enumerate([(0, 1, 0), (0,), (1, 1, 1), (), (0, 0), (0, 0)]):
-        array = tracker.update(boxes(*labels), 5 + number, "base_link")
+        array = update(tracker, boxes(*labels), 5 + number, "base_link")
         shown = replay(shown, array)
         cubes = sorted(ns for (ns, _), marker in shown.items() if marker.type == Marker.CUBE)
         assert cubes == sorted(NAMES[label] for label in labels)
@@ -53,7 +57,7 @@ def test_scene_is_always_the_last_set_of_boxes() -> None:
 
 
 def test_cube_and_arrow_are_where_the_box_is() -> None:
-    array = MarkerTracker().update(boxes(1, speed=2.0), 1_000_000_007, "base_link", lifetime_s=1.5)
+    array = update(MarkerTracker(), boxes(1, speed=2.0), 1_000_000_007, "base_link", lifetime_s=1.5)
     clear, cube, arrow = array.markers
     assert clear.action == Marker.DELETEALL
     assert (cube.ns, cube.id, arrow.id) == ("pedestrian", 0, 1)
@@ -71,21 +75,21 @@ def test_cube_and_arrow_are_where_the_box_is() -> None:
 @pytest.mark.parametrize("speed", [0.0, 0.1, math.nan])
 def test_no_arrow_without_a_velocity(speed) -> None:
     tracker = MarkerTracker()
-    shown = replay({}, tracker.update(boxes(0, speed=5.0), 0, "b"))
+    shown = replay({}, update(tracker, boxes(0, speed=5.0), 0, "b"))
     assert len(shown) == 2
-    shown = replay(shown, tracker.update(boxes(0, speed=speed), 1, "b"))
+    shown = replay(shown, update(tracker, boxes(0, speed=speed), 1, "b"))
     assert [marker.type for marker in shown.values()] == [Marker.CUBE]
 
 
 def test_text_on_request() -> None:
-    shown = replay({}, MarkerTracker().update(boxes(0), 0, "b", text=True))
+    shown = replay({}, update(MarkerTracker(), boxes(0), 0, "b", text=True))
     assert shown["car", 2].text == "car 0.50" and shown["car", 2].pose.position.z > 2.5
 
 
 def test_after_a_pause_the_scene_starts_anew() -> None:
     tracker = MarkerTracker()
-    tracker.update(boxes(0, 0, 0), 0, "b")
+    update(tracker, boxes(0, 0, 0), 0, "b")
     tracker.restart()
-    array = tracker.update(boxes(0), 1, "b")
+    array = update(tracker, boxes(0), 1, "b")
     assert array.markers[0].action == Marker.DELETEALL and Marker.DELETE not in [m.action for m in array.markers]
-    assert [m.action for m in tracker.clear(2, "b").markers] == [Marker.DELETEALL]
+    assert [m.action for m in nothing(2, "b").markers] == [Marker.DELETEALL]

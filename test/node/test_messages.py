@@ -166,6 +166,16 @@ def test_size_is_read_from_the_header(size, extension) -> None:
         assert messages.encoded_size(encoded[:2] + b"\xff\xff" + metadata[:1] + metadata[1:] + encoded[2:]) == size
 
 
+@pytest.mark.parametrize("before", [0, 3000, 4070, 4085, 4096, 5000, 70_000, 1_000_000])
+def test_size_is_found_behind_previews_of_any_length(before) -> None:
+    encoded = cv2.imencode(".jpg", np.zeros((17, 33, 3), np.uint8))[1].tobytes()
+    segments = b""
+    while len(segments) < before:
+        length = min(before - len(segments) + 2, 65_000)
+        segments += b"\xff\xe2" + length.to_bytes(2, "big") + bytes(length - 2)
+    assert messages.encoded_size(encoded[:2] + segments + encoded[2:]) == (33, 17)
+
+
 def test_headers_cut_anywhere_give_no_size_and_no_error() -> None:
     encoded = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
     found = [messages.encoded_size(encoded[:n]) for n in range(len(encoded))]

@@ -59,6 +59,8 @@ def test_values_are_taken_for_what_they_mean(name, value, expected) -> None:
         ("cameras", ["a", ""]),
         ("camera_offsets_ms", [0.0, math.inf]),
         ("image_transport", "theora"),
+        ("backend", "tensorrt"),
+        ("onnx_providers", []),
         ("device", "gpu"),
         ("device", "cuda:"),
         ("base_frame", ""),

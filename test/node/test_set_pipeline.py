@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
@@ -26,6 +25,7 @@ from bevdistill_ros.node.pictures import Repeats
 from bevdistill_ros.node.set_pipeline import SetPipeline
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.synchroniser import CameraSet
+from bevdistill_ros.threads import Crew
 
 T0 = 1_600_000_000_000_000_000
 CAMERAS = ("a", "b", "c")
@@ -43,11 +43,11 @@ class Detector:
     def __init__(self) -> None:
         self.given: list[tuple] = []
 
-    def preprocess(self, source, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        return Preprocessor(ImageConfig(HEIGHT, WIDTH))(source, camera)
+    def preprocess(self, source, camera: Camera, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return Preprocessor(ImageConfig(HEIGHT, WIDTH))(source, camera, out)
 
     def __call__(self, images, K, ego_T_cam, mask, score_threshold: float) -> Boxes:
-        self.given.append((images, K, ego_T_cam, mask, score_threshold))
+        self.given.append((images.copy(), K, ego_T_cam, mask, score_threshold))
         n = len(SCORES)
         return Boxes(
             np.zeros((n, 3)), np.ones((n, 3)), np.zeros(n), np.zeros((n, 2)), np.array(SCORES), np.array([0, 1, 0]),
@@ -79,31 +79,32 @@ FILE = {
 @pytest.fixture
 def bench():
     """``bench(calibration, buffer, **parameters)``: a pipeline with its detector and health."""
-    with ThreadPoolExecutor(2) as pool:
+    crew = Crew(2)
 
-        def make(calibration=None, buffer=None, **parameters) -> SimpleNamespace:
-            settings = Settings(fixed_frame="", **{"frozen_after": 0, **parameters}).for_cameras(CAMERAS)
-            detector, health = Detector(), Health(lambda text, level: None)
-            health.watch({name: (f"/{name}/image", "") for name in CAMERAS})
-            pipeline = SetPipeline(
-                settings,
-                {name: f"/{name}/image" for name in CAMERAS},
-                detector,
-                calibration or CalibrationStore(FILE),
-                TransformSource(buffer or Buffer(), "base_link", ""),
-                health,
-                pool,
-                repeats := Repeats(),
-            )
+    def make(calibration=None, buffer=None, **parameters) -> SimpleNamespace:
+        settings = Settings(fixed_frame="", **{"frozen_after": 0, **parameters}).for_cameras(CAMERAS)
+        detector, health = Detector(), Health(lambda text, level: None)
+        health.watch({name: (f"/{name}/image", "") for name in CAMERAS})
+        pipeline = SetPipeline(
+            settings,
+            {name: f"/{name}/image" for name in CAMERAS},
+            detector,
+            calibration or CalibrationStore(FILE),
+            TransformSource(buffer or Buffer(), "base_link", ""),
+            health,
+            crew,
+            repeats := Repeats(),
+        )
 
-            def run(found: CameraSet, stopping: threading.Event | None = None):
-                for name, message in found.messages.items():
-                    repeats.see(name, found.stamps[name], message.data)
-                return pipeline.run(found, settings, stopping or threading.Event())
+        def run(found: CameraSet, stopping: threading.Event | None = None):
+            for name, message in found.messages.items():
+                repeats.see(name, found.stamps[name], message.data)
+            return pipeline.run(found, settings, stopping or threading.Event())
 
-            return SimpleNamespace(pipeline=pipeline, detector=detector, health=health, run=run)
+        return SimpleNamespace(pipeline=pipeline, detector=detector, health=health, run=run)
 
-        yield make
+    yield make
+    crew.close()
 
 
 def test_every_camera_has_its_own_place_in_the_network(bench) -> None:
@@ -115,6 +116,40 @@ def test_every_camera_has_its_own_place_in_the_network(bench) -> None:
     assert K[0, 0, 0] == 10 and np.array_equal(K[1], np.eye(3)) and K[2, 0, 0] == 12
     assert np.array_equal(base_T_camera[:, 0, 3], [0, 0, 2]) and np.array_equal(base_T_camera[1], np.eye(4))
     assert list(result.stages) == ["preprocess", "transforms", "network", "decode_boxes"]
+
+
+def test_sets_share_their_memory_and_one_that_is_kept_does_not(bench) -> None:
+    """The overlay is drawn while the next set is preprocessed."""
+    made = bench()
+    first = made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(50))))
+    images, kept = {name: image for name, (image, _) in first.images.items()}, first.keep()
+    second = made.run(camera_set(1, **dict.fromkeys(CAMERAS, jpeg(200))))
+    for name in CAMERAS:
+        assert second.images[name][0] is not images[name]
+        assert np.shares_memory(second.images[name][0], images[name]) and images[name].mean() == 200
+        assert kept.images[name][0].mean() == 50 and kept.images[name][1] is first.images[name][1]
+    assert kept.boxes is first.boxes and kept.t_ref == first.t_ref
+
+
+def test_a_camera_without_part_is_black_whatever_was_there_before(bench) -> None:
+    made = bench()
+    made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(200))))
+    made.run(camera_set(1, a=jpeg(50), b=b"no picture", c=jpeg(70)))  # cannot be decoded
+    made.run(camera_set(2, b=jpeg(60), c=jpeg(70)))  # did not come
+    means = [[round(float(image.mean()), -1) for image in given[0]] for given in made.detector.given]
+    assert means == [[200, 200, 200], [50, 0, 70], [0, 60, 70]]
+
+
+def test_a_fault_of_the_program_is_not_taken_for_a_bad_image(bench, monkeypatch) -> None:
+    made = bench()
+
+    def fail(*arguments) -> None:
+        raise TypeError("a slip")
+
+    monkeypatch.setattr(made.detector, "preprocess", fail)
+    with pytest.raises(TypeError, match="a slip"):
+        made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))
+    assert made.pipeline.unusable_images == 0
 
 
 def test_the_pose_is_that_of_the_camera_whose_k_is_used(bench) -> None:

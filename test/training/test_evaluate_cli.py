@@ -139,6 +139,21 @@ def test_weights_that_are_shipped_go_by_their_name(tiny_nuscenes, tiny_checkpoin
     assert "model 'huge': no shipped weights of this name (shipped are tiny)" in capsys.readouterr().err
 
 
+def test_a_backend_is_chosen_and_named(tiny_nuscenes, tiny_checkpoint, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    for options, backend, note in (
+        ((), "torch", ""),
+        (("--backend", "torch_bfloat16"), "torch_bfloat16", ""),
+        (("--backend", "auto"), "torch", "run by torch ("),  # nothing was exported beside it
+    ):
+        assert run(tiny_nuscenes, tiny_checkpoint, "--device", "cpu", "--json", str(file), *options) == 0
+        assert json.loads(file.read_text())["checkpoints"][0]["backend"] == backend
+        output = capsys.readouterr().out
+        assert note in output and (note or "run by" not in output)
+    assert run(tiny_nuscenes, tiny_checkpoint, "--device", "cpu", "--backend", "onnxruntime") == 1
+    assert "error: backend 'onnxruntime': " in capsys.readouterr().err
+
+
 def test_several_yaws_give_each_and_their_mean(tiny_nuscenes, tiny_checkpoint, tmp_path, capsys):
     file = tmp_path / "figures.json"
     options = [

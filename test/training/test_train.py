@@ -24,6 +24,7 @@ from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training import module
 from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.loader import StepSampler
+from bevdistill_ros.training_rig import rig_of
 
 SMALL = [
     "model.backbone.width=16", "model.image.height=64", "model.image.width=96", "model.grid.cell=3.2", "training.batch_size=2",
@@ -170,7 +171,12 @@ def test_a_batch_in_parts_trains_like_a_whole_one(tiny_nuscenes, tmp_path) -> No
 def test_a_finished_training_can_be_given_more_steps(tiny_nuscenes, tmp_path, capsys) -> None:
     output = tmp_path / "run"
     assert train(tiny_nuscenes, output, 2) == 0 and train(tiny_nuscenes, output, 4, "--resume") == 0
-    assert load_checkpoint(output / "model.safetensors").training["steps"] == 4
+    checkpoint = load_checkpoint(output / "model.safetensors")
+    assert checkpoint.training["steps"] == 4
+    rig = rig_of(checkpoint.training)
+    assert tuple(rig) == checkpoint.cameras  # with poses as mounted: nuScenes' cameras look around, from 1.4 to 1.6 m
+    assert all(1.3 < view.base_T_camera[2, 3] < 1.7 and abs(view.base_T_camera[2, 2]) < 0.1 for view in rig.values())
+    assert {view.camera.width for view in rig.values()} == {160}
     assert list(curve(output, "loss")) == [1, 3]  # of both parts
     state = output / "last.ckpt"
     state.write_bytes(state.read_bytes()[:1000])

@@ -32,6 +32,7 @@ from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.data.inside import inside
 from bevdistill_ros.training.data.lidar import LidarReader
 from bevdistill_ros.training.data.records import ego_pose, mounting, rotation_of
+from bevdistill_ros.training_rig import RigCamera
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,6 +320,19 @@ class NuScenesSamples:
         """Calibration of a sample_data record; nuScenes' images are undistorted."""
         sensor = self.nusc.get("calibrated_sensor", record["calibrated_sensor_token"])
         return Camera(np.array(sensor["camera_intrinsic"]), record["width"], record["height"])
+
+    def rig(self) -> dict[str, RigCamera]:
+        """The cameras by name, each as in the first sample that has it."""
+        found: dict[str, RigCamera] = {}
+        for token in self.tokens:
+            data = self.nusc.get("sample", token)["data"]
+            for name in self.cameras:
+                if name in data and name not in found:
+                    record = self.nusc.get("sample_data", data[name])
+                    found[name] = RigCamera(self.camera(record), mounting(self.nusc, record))
+            if len(found) == len(self.cameras):
+                break
+        return {name: found[name] for name in self.cameras if name in found}
 
     def intrinsics(self, index: int) -> np.ndarray:
         """(N, 3, 3) of the images that ``images`` gives, or of the files where none are asked for."""

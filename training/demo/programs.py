@@ -21,28 +21,34 @@ VERB = "import sys; from bevdistill_ros.cli import main; sys.exit(main())"
 
 
 class Program:
-    """``bevdistill VERB ...`` in a process; a context manager, which ends it.
+    """``bevdistill VERB ...``, or another program, in a process; a context manager, which ends it.
 
     Args:
         name: for messages, and of its log file.
         arguments: the verb and what follows. Paths must be absolute: the process runs in ``log_folder``.
         log_folder: NAME.log gets what it prints.
         environment: variables set for it besides our own.
+        program: what is run with the arguments; None: ``bevdistill``.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], log_folder: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log_folder: Path,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.log = log_folder / f"{name}.log"
-        self._arguments = list(arguments)
+        self._command = [*(program or (sys.executable, "-c", VERB)), *arguments]
         self._environment = dict(environment or {})
 
     def __enter__(self) -> Program:
         with open(self.log, "wb") as log:
             # In the folder of logs, because Python imports from the working directory, where sources may lie.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", VERB, *self._arguments],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

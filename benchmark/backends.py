@@ -1,0 +1,152 @@
+"""What each backend makes of shipped weights: figures on drives of the world that they were never trained on, boxes against those
+of the network as it was written, and time.
+
+    python benchmark/backends.py weights/nano.safetensors --data FOLDER --json benchmark/results/backends.json
+
+FOLDER keeps the held-out drives, as for benchmark/weights.py. ``eager`` is the network as it was written, in float32, which the
+others are measured by. Times are of one set of six images, without upload and decoding of boxes, the ways run in turn in one
+process; ``ratio`` is eager's median over theirs. The ONNX file is exported to a temporary folder. ``--drives N`` scores the first
+N alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
+from results_file import write_result
+
+from bevdistill_ros import cli
+from bevdistill_ros.detector import Detector
+from bevdistill_ros.geometry import Boxes
+from bevdistill_ros.models.student import Student
+from bevdistill_ros.runtime.backends import ONNXRUNTIME, TORCH, TORCH_BFLOAT16
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample, choose_samples, open_nuscenes
+from bevdistill_ros.training.evaluate import evaluate
+from weights import held_out
+
+EAGER = "eager"
+SCORE = 0.3
+"""Boxes from here on, the detector's default, are compared one by one."""
+NEAR = 0.5
+"""Metres within which a box of the same class is the same one."""
+ALLOWED = 0.2
+"""Points of mAP and NDS that a backend may differ."""
+
+
+class Eager:
+    """The network as it was written, with the calibration worked out anew where it changes, as in training's validation."""
+
+    def __init__(self, network: Student) -> None:
+        self._network = network
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        return self._network.found(self._network(*inputs))
+
+
+def make_detectors(checkpoint: Path, folder: Path) -> dict[str, Detector]:
+    """By backend. Exports into ``folder``."""
+    path = folder / checkpoint.name
+    shutil.copy(checkpoint, path)
+    if cli.main(["export", str(path)]):
+        raise SystemExit(1)
+    detectors = {EAGER: Detector.from_checkpoint(path)}
+    detectors[EAGER].runtime = Eager(detectors[EAGER].network)
+    for backend in (TORCH, TORCH_BFLOAT16, ONNXRUNTIME):
+        detectors[backend] = Detector.from_checkpoint(path, backend=backend)
+    return detectors
+
+
+def times_ms(detectors: dict[str, Detector], sample: Sample, repeats: int) -> dict[str, float]:
+    """Median of the network on one set of images; wall time."""
+    inputs = [torch.from_numpy(np.asarray(value))[None] for value in (sample.images, sample.K, sample.ego_T_cam)]
+    inputs = [inputs[0], *(value.float() for value in inputs[1:])]
+    taken: dict[str, list[float]] = {name: [] for name in detectors}
+    for turn in range(repeats + 2):
+        for name, detector in detectors.items():
+            begin = time.perf_counter()
+            detector.runtime(*inputs)
+            if turn > 1:
+                taken[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def differences(found: list[Boxes], expected: list[Boxes]) -> dict[str, float]:
+    """Of the boxes from ``SCORE`` on that both have: how many of eager's are found again, and how far off they are at most."""
+    kept, there, metres, score = 0, 0, 0.0, 0.0
+    for ours, theirs in zip(found, expected, strict=True):
+        for box in np.flatnonzero(theirs.scores >= SCORE):
+            kept += 1
+            distances = np.linalg.norm(ours.centers - theirs.centers[box], axis=1)
+            distances[ours.labels != theirs.labels[box]] = np.inf
+            if len(distances) and distances.min() < NEAR:
+                there += 1
+                metres = max(metres, float(distances.min()))
+                score = max(score, abs(float(ours.scores[distances.argmin()] - theirs.scores[box])))
+    return {
+        "boxes": kept,
+        "found_again": there,
+        "max_metres": round(metres, 6),
+        "max_score_difference": round(score, 6),
+    }
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--drives", type=int, metavar="N", help="score the first N drives (default: all)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    nusc = open_nuscenes(held_out(arguments.data, "natural"))
+    tokens = choose_samples(nusc, None, [scene["name"] for scene in nusc.scene][: arguments.drives])
+    with tempfile.TemporaryDirectory() as folder:
+        detectors = make_detectors(arguments.checkpoint, Path(folder))
+        eager = detectors[EAGER]
+        samples = NuScenesSamples(nusc, tokens, eager.class_names, eager.preprocess, eager.cameras, cache=True)
+        figures: dict[str, Any] = {}
+        boxes: dict[str, list[Boxes]] = {}
+        for name, detector in detectors.items():
+            boxes[name] = []
+            result = evaluate(detector, samples, each=lambda _, __, found, kept=boxes[name]: kept.append(found))
+            figures[name] = {"mAP": 100 * result.mAP, "NDS": 100 * result.NDS}
+        ms = times_ms(detectors, samples[0], arguments.repeats)
+    for name, row in figures.items():
+        if name != EAGER:
+            row.update({f"{key}_difference": round(row[key] - figures[EAGER][key], 3) for key in ("mAP", "NDS")})
+            row.update(differences(boxes[name], boxes[EAGER]))
+            row["holds"] = all(abs(row[f"{key}_difference"]) <= ALLOWED for key in ("mAP", "NDS"))
+        row.update(ms=round(ms[name], 2), ratio=round(ms[EAGER] / ms[name], 2))
+    for row in figures.values():
+        row.update({key: round(row[key], 3) for key in ("mAP", "NDS")})
+    report = {
+        "checkpoint": arguments.checkpoint.name,
+        "samples": len(samples),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "backends": figures,
+    }
+    print(json.dumps(report, indent=2))
+    if arguments.json:
+        write_result(arguments.json, report)
+    return 0 if all(row.get("holds", True) for row in figures.values()) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""How a network is executed: by PyTorch, or by ONNX Runtime from an exported file."""
