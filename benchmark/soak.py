@@ -99,7 +99,7 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
     answered = {instant_of(s.t_ref): s for s in bench.sets}
     failed = {instant_of(_ns(m.header.stamp)) for _, m in bench.statuses if not m.published}
     counted = {"answered": 0, "superseded": 0, "failed": 0, "partial_at_return": 0, "lost": 0}
-    gaps = []
+    gaps, lost_as = [], []
     # At each status, so many sets had given way to newer ones up to then; frames without an answer must be among them.
     superseded_until = [(instant_of(_ns(m.header.stamp)), m.superseded_sets) for _, m in bench.statuses]
     previous, since = None, RETURN
@@ -109,19 +109,27 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
         found = answered.get(instant)
         if found is not None and not found.missing:
             counted["answered"] += 1
+        elif found is not None and since < RETURN:
+            counted["partial_at_return"] += 1
         elif found is not None:
-            counted["partial_at_return" if since < RETURN else "lost"] += 1
+            counted["lost"] += 1
+            lost_as.append(f"{instant} answered without {', '.join(found.missing)}, {since} frames after a fault")
         elif instant in failed:
             counted["failed"] += 1
         else:
             gaps.append(instant)
-    position = given_way = 0
+    position = given_way = unanswered = 0
     for i, instant in enumerate(gaps):
         while position < len(superseded_until) and superseded_until[position][0] <= instant:
             position += 1
         if position < len(superseded_until):  # the first status of a newer set
             given_way = superseded_until[position][1]
-        counted["superseded" if i + 1 - counted["lost"] <= given_way else "lost"] += 1
+        if i + 1 - unanswered <= given_way:
+            counted["superseded"] += 1
+        else:
+            unanswered += 1
+            lost_as.append(f"{instant} not answered, {given_way} given way")
+    counted["lost"] += unanswered
     counts = bench.counts()
     cameras = _camera_counts(bench)
     received = [c["images"] - c["images in sets"] - c["images waiting"] - c["dropped"] for c in cameras.values()]
@@ -149,6 +157,7 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
         "minutes": round(end / 60, 2),
         "complete": len(healthy),
         **counted,
+        "lost_as": lost_as[:10],
         "wrong": sum(bool(s.wrong) for s in bench.sets),
         "first_wrong": next((s.wrong for s in bench.sets if s.wrong), ""),
         "balance": balance,
