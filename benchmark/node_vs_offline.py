@@ -64,18 +64,31 @@ def largest_difference(
     return {"node_vs_offline_max_abs": worst, "node_boxes": compared, "node_sets": len(received)}
 
 
+TIE = 1e-5
+"""Scores that differ by less may change places: sums of a network round differently with another number of threads."""
+
+
 def difference(a: Boxes, b: Boxes) -> float:
-    """Greatest difference of any number of matching boxes, both best score first; infinite where they do not match."""
-    if len(a) != len(b) or a.names != b.names:
+    """Greatest difference of any number of a box of either from the likest of the other of its class; infinite where there is none.
+
+    Not by rank: of boxes with equal scores any may come first, and of those with the lowest score some may have been cut off.
+    """
+    if len(a) != len(b):
         return float("inf")
-    parts = [
-        a.centers - b.centers,
-        a.sizes - b.sizes,
-        wrap_angle(a.yaws - b.yaws),
-        a.velocities - b.velocities,
-        a.scores - b.scores,
+    if not len(a):
+        return 0.0
+    pairs = [
+        a.centers[:, None] - b.centers,
+        a.sizes[:, None] - b.sizes,
+        wrap_angle(a.yaws[:, None] - b.yaws)[..., None],
+        a.velocities[:, None] - b.velocities,
+        (a.scores[:, None] - b.scores)[..., None],
     ]
-    return max(float(np.abs(part).max(initial=0.0)) for part in parts)
+    apart = np.abs(np.concatenate(pairs, axis=2)).max(axis=2)  # (len(a), len(b))
+    apart[np.array(a.names)[:, None] != np.array(b.names)] = np.inf
+    cut = max(a.scores.min(), b.scores.min()) + TIE
+    of_a, of_b = apart.min(axis=1)[a.scores > cut], apart.min(axis=0)[b.scores > cut]
+    return float(max(of_a.max(initial=0.0), of_b.max(initial=0.0)))
 
 
 def _play_to_node(
