@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from fuzz_targets import TARGETS, Target
 from results_file import write_result
+
+from bevdistill_ros.threads import limit_opencv
 
 TIME_LIMIT = 20.0
 """Seconds of processor time, which a busy machine does not change."""
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.simplefilter("ignore")  # NumPy's about overflows, which are what is looked for
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    limit_opencv()
     # Decoders write a line about every damaged picture.
     log = os.fdopen(os.dup(2), "w")
     faulthandler.enable(log)

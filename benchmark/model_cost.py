@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bevdistill_ros.geometry import make_transform, rotation_z
 from bevdistill_ros.models import build_network
 from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.models.outputs import Outputs
@@ -33,12 +32,10 @@ from bevdistill_ros.training.train import find_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result
+from ring import ring
 
 BATCH = 4
 POINTS = 20_000
-CAMERAS = 6
-FIELD_OF_VIEW_DEG = 70.0
-OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # a camera that looks along x
 
 
 def make_inputs(network: BevNetwork, samples: int, device: torch.device) -> dict[str, Any]:
@@ -52,14 +49,10 @@ def make_inputs(network: BevNetwork, samples: int, device: torch.device) -> dict
         inputs["points"] = [torch.from_numpy(own).float().to(device) for own in points]
     if "images" in network.inputs:
         image = network.config.image
-        focal = image.width / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG / 2))
-        K = np.array([[focal, 0, image.width / 2 - 0.5], [0, focal, image.height / 2 - 0.5], [0, 0, 1]])
-        poses = [make_transform(rotation_z(2 * math.pi * i / CAMERAS) @ OPTICAL, (0, 0, 1.6)) for i in range(CAMERAS)]
-        pixels = rng.integers(0, 256, (samples, CAMERAS, image.height, image.width, 3), dtype=np.uint8)
+        K, ego_T_cam, mask = ring(samples, image.height, image.width, device)
+        pixels = rng.integers(0, 256, (*mask.shape, image.height, image.width, 3), dtype=np.uint8)
         inputs["images"] = torch.from_numpy(pixels).to(device)
-        inputs["K"] = torch.from_numpy(np.tile(K, (samples, CAMERAS, 1, 1))).float().to(device)
-        inputs["ego_T_cam"] = torch.from_numpy(np.tile(np.stack(poses), (samples, 1, 1, 1))).float().to(device)
-        inputs["mask"] = torch.ones(samples, CAMERAS, dtype=torch.bool, device=device)
+        inputs |= {"K": K, "ego_T_cam": ego_T_cam, "mask": mask}
     return inputs
 
 

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results_file import REPOSITORY, command_line, commit
 
 from bevdistill_ros.hardware import hardware
+from bevdistill_ros.training.locks import locked
 
 RESULTS = REPOSITORY / "benchmark" / "results" / "sixcam.jsonl"
 VERSION = "v1.0-world"
@@ -62,10 +63,11 @@ def run_verb(*arguments: str, stop_at: float | None = None) -> None:
 
 
 def make_world(recipe: dict, data: Path) -> None:
-    """Make the drives, or what is missing of them."""
-    for drives in recipe["world"]:
-        options = [f"--{name}={drives[name]}" for name in ("split", "drives", "duration")]
-        run_verb("world", "--output", str(data), *options)
+    """Make the drives, or what is missing of them. Rows that are begun side by side wait for one another here."""
+    with locked(data / ".sixcam.lock"):
+        for drives in recipe["world"]:
+            options = [f"--{name}={drives[name]}" for name in ("split", "drives", "duration")]
+            run_verb("world", "--output", str(data), *options)
 
 
 def scenes(recipe: dict, name: str) -> list[str]:

@@ -62,6 +62,10 @@ def rotation_z(yaw: float) -> np.ndarray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
+EGO_R_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+"""Rotation of a level camera that looks along the base frame's x, from its optical frame."""
+
+
 def rotation_from_quaternion(xyzw: Sequence[float] | np.ndarray) -> np.ndarray:
     """3x3 rotation of a quaternion (x, y, z, w), normalised here.
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -36,13 +37,29 @@ def picture_threads(cameras: int) -> int:
     return max(1, min(cameras, available_cores()))
 
 
+def limit_opencv() -> None:
+    """Give each call of OpenCV one thread, in the whole process."""
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def opencv_limited() -> Iterator[None]:
+    """``limit_opencv`` for a while."""
+    before = cv2.getNumThreads()
+    limit_opencv()
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def limit_libraries(torch_threads: int = 0) -> None:
     """Give OpenCV and, where it is loaded, PyTorch their share of the cores, in the whole process.
 
     Args:
         torch_threads: of PyTorch on the CPU; 0: its own choice, which ``OMP_NUM_THREADS`` changes, within the cores there are.
     """
-    cv2.setNumThreads(1)
+    limit_opencv()
     torch = sys.modules.get("torch")
     if torch is None:
         return

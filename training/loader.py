@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from bevdistill_ros.threads import limit_opencv
 from bevdistill_ros.training.augmentation import PixelChange, augment_geometry, change_pixels, draw_augmentation
 from bevdistill_ros.training.class_balance import balanced_order, round_length, samples_of_classes
 from bevdistill_ros.training.config import Config
@@ -204,4 +204,4 @@ def make_loader(
 
 def _one_thread(worker: int) -> None:
     """OpenCV would otherwise use all cores in every worker."""
-    cv2.setNumThreads(0)
+    limit_opencv()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -104,9 +101,12 @@ def over_dds(
     Raises:
         UserError: there is no ROS 2 here, a process fails, or no boxes come.
     """
+    check_ros()
+    from bevdistill_ros.bench.box_listener import BoxListener
+
     with ExitStack() as stack:
         stack.enter_context(private_domain(logs / "ros"))
-        listener = stack.enter_context(_Listener(answerer.tells))
+        listener = stack.enter_context(BoxListener(DETECTIONS, STATUS if answerer.tells else None))
         running = stack.enter_context(Program(answerer.name, answerer.arguments, logs, program=answerer.program))
         figures = logs / "rig.json"
         figures.unlink(missing_ok=True)
@@ -142,93 +142,3 @@ def over_dds(
             "late_ms": result["late_ms"],
             "stages": listener.stages(published),
         }
-
-
-class _Listener:
-    """Keeps when boxes came, by their stamp; a context manager.
-
-    Attributes:
-        boxes: arrival (ns, wall clock) by stamp (ns).
-    """
-
-    def __init__(self, status: bool) -> None:
-        self.boxes: dict[int, int] = {}
-        self._status = status
-        self._told: list[bytes] = []
-        self._changed = threading.Condition()
-
-    def __enter__(self) -> _Listener:
-        check_ros()
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from vision_msgs.msg import Detection3DArray
-
-        from bevdistill_ros.msg import DetectorStatus
-
-        self._context = Context()
-        rclpy.init(context=self._context, args=[])
-        self._node = rclpy.create_node("bevdistill_listener", context=self._context, start_parameter_services=False)
-        self._node.create_subscription(Detection3DArray, DETECTIONS, self._hear, 100)
-        if self._status:
-            self._node.create_subscription(DetectorStatus, STATUS, self._told.append, 1000, raw=True)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="listener", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._context.try_shutdown()
-        self._thread.join()
-        self._executor.shutdown()
-        self._node.destroy_node()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
-
-    def _hear(self, message: Any) -> None:
-        arrival = time.time_ns()
-        with self._changed:
-            self.boxes[_stamp(message)] = arrival
-            self._changed.notify_all()
-
-    @property
-    def newest(self) -> int:
-        """Stamp of the newest boxes."""
-        return max(self.boxes, default=0)
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float, look: Callable[[], None]) -> bool:
-        """Until ``condition()`` holds; False if it does not within ``timeout_s``. ``look()`` is called every so often meanwhile."""
-        give_up = time.monotonic() + timeout_s
-        with self._changed:
-            while not condition():
-                look()
-                if time.monotonic() >= give_up:
-                    return False
-                self._changed.wait(0.2)
-            return True
-
-    def stages(self, stamps: set[int]) -> dict[str, float]:
-        """Median milliseconds by stage, of sets with these stamps."""
-        from rclpy.serialization import deserialize_message
-
-        from bevdistill_ros.msg import DetectorStatus
-
-        by_stage: dict[str, list[float]] = {}
-        for message in (deserialize_message(bytes(data), DetectorStatus) for data in self._told):
-            if _stamp(message) in stamps:
-                for stage in message.stages:
-                    by_stage.setdefault(stage.name, []).append(stage.milliseconds)
-        return {name: round(statistics.median(values), 3) for name, values in by_stage.items()}
-
-
-def _stamp(message: Any) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

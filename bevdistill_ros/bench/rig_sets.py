@@ -11,16 +11,15 @@ import cv2
 import numpy as np
 
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.geometry import Camera, ego_ref_T_cam, make_transform, rotation_z
+from bevdistill_ros.geometry import EGO_R_OPTICAL, Camera, ego_ref_T_cam, make_transform, rotation_z
 
 SYNTHETIC_SIZE = (1600, 900)
 """Width, height, as of nuScenes' cameras."""
 
 CAMERAS = 6
 FIELD_OF_VIEW_DEG = 70.0
+HEIGHT_M = 1.6
 JPEG_QUALITY = 90
-OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-"""Rotation of a camera that looks along x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +44,19 @@ class RigSet:
         return sum(len(p) if isinstance(p, bytes) else p.nbytes for p in self.pictures)
 
 
+def camera_ring(width: int, height: int) -> tuple[Camera, np.ndarray]:
+    """Six cameras all around, evenly: the calibration that each has, and ego_T_cam (6, 4, 4)."""
+    focal = width / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG / 2))
+    K = np.array([[focal, 0.0, width / 2 - 0.5], [0.0, focal, height / 2 - 0.5], [0.0, 0.0, 1.0]])
+    turns = [2 * math.pi * i / CAMERAS for i in range(CAMERAS)]
+    poses = [make_transform(rotation_z(turn) @ EGO_R_OPTICAL, (0.0, 0.0, HEIGHT_M)) for turn in turns]
+    return Camera(K, width, height), np.stack(poses)
+
+
 def synthetic_sets(count: int, size: tuple[int, int] = SYNTHETIC_SIZE, seed: int = 0) -> list[RigSet]:
     """Six cameras all around, whose JPEGs take about as many bytes as those of a street."""
-    width, height = size
     rng = np.random.default_rng(seed)
-    focal = width / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG / 2))
-    camera = Camera(
-        np.array([[focal, 0.0, width / 2 - 0.5], [0.0, focal, height / 2 - 0.5], [0.0, 0.0, 1.0]]), width, height
-    )
-    turns = [2 * math.pi * i / CAMERAS for i in range(CAMERAS)]
-    ego_T_cam = np.stack([make_transform(rotation_z(turn) @ OPTICAL, (0.0, 0.0, 1.6)) for turn in turns])
+    camera, ego_T_cam = camera_ring(*size)
     names = tuple(f"cam_{i}" for i in range(CAMERAS))
     return [
         RigSet(names, tuple(_jpeg(_picture(size, rng)) for _ in names), (camera,) * CAMERAS, ego_T_cam)

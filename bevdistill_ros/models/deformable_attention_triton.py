@@ -42,6 +42,22 @@ def _places(locations, place, there, h, w):
 
 
 @triton.jit
+def _map_of(level, there):
+    """Height and width of maps, their first cell, and the first were each map larger by a border; see ``_numbers``."""
+    h = tl.load(level, mask=there, other=1)
+    w = tl.load(level + 1, mask=there, other=1)
+    first = tl.load(level + 2, mask=there, other=0)
+    return h, w, first, tl.load(level + 3, mask=there, other=0)
+
+
+@triton.jit
+def _rows(table, row, there, channel, width):
+    """Rows of a table of ``width`` columns, in float32; zeros for those that are not there."""
+    places = table + (row * width)[:, None] + channel[None, :]
+    return tl.load(places, mask=there[:, None] & (channel < width)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _sample_head(
     value,
     levels,
@@ -63,10 +79,7 @@ def _sample_head(
     channel = tl.arange(0, WIDTH)
     entry = tl.arange(0, ENTRIES)
     there = entry < entries
-    level = levels + 4 * (entry // points)
-    h = tl.load(level, mask=there, other=1)
-    w = tl.load(level + 1, mask=there, other=1)
-    first = tl.load(level + 2, mask=there, other=0)
+    h, w, first, _ = _map_of(levels + 4 * (entry // points), there)
     place = (query * heads + head) * entries + entry
     left, upper, right_share, lower_share = _places(locations, place, there, h, w)
     weight = tl.load(weights + place, mask=there, other=0.0).to(tl.float32)
@@ -77,14 +90,10 @@ def _sample_head(
         share = weight
         share *= right_share if corner % 2 == 1 else 1 - right_share
         share *= lower_share if corner // 2 == 1 else 1 - lower_share
-        read = there & (column >= 0) & (column < w) & (row >= 0) & (row < h)
         cell = sample * cells + first + row * w + column
-        held = tl.load(
-            value + ((cell * heads + head) * width)[:, None] + channel[None, :],
-            mask=read[:, None] & (channel < width)[None, :],
-            other=0.0,
-        )
-        total += share[:, None] * held.to(tl.float32)
+        read = there & (column >= 0) & (column < w) & (row >= 0) & (row < h)
+        held = _rows(value, cell * heads + head, read, channel, width)
+        total += share[:, None] * held
     tl.store(sampled + (query * heads + head) * width + channel, tl.sum(total, axis=0), mask=channel < width)
 
 
@@ -115,11 +124,7 @@ def _gradients_of_places(
     channel = tl.arange(0, WIDTH)
     entry = tl.arange(0, ENTRIES)
     there = entry < entries
-    level = levels + 4 * (entry // points)
-    h = tl.load(level, mask=there, other=1)
-    w = tl.load(level + 1, mask=there, other=1)
-    first = tl.load(level + 2, mask=there, other=0)
-    first_bordered = tl.load(level + 3, mask=there, other=0)
+    h, w, first, first_bordered = _map_of(levels + 4 * (entry // points), there)
     place = (query * heads + head) * entries + entry
     left, upper, right_share, lower_share = _places(locations, place, there, h, w)
     weight = tl.load(weights + place, mask=there, other=0.0).to(tl.float32)
@@ -134,14 +139,10 @@ def _gradients_of_places(
         row = upper + corner // 2
         across = right_share if corner % 2 == 1 else 1 - right_share
         down = lower_share if corner // 2 == 1 else 1 - lower_share
-        read = there & (column >= 0) & (column < w) & (row >= 0) & (row < h)
         cell = sample * cells + first + row * w + column
-        held = tl.load(
-            value + ((cell * heads + head) * width)[:, None] + channel[None, :],
-            mask=read[:, None] & (channel < width)[None, :],
-            other=0.0,
-        )
-        fits = tl.sum(held.to(tl.float32) * of_head[None, :], axis=1)
+        read = there & (column >= 0) & (column < w) & (row >= 0) & (row < h)
+        held = _rows(value, cell * heads + head, read, channel, width)
+        fits = tl.sum(held * of_head[None, :], axis=1)
         of_weight += across * down * fits
         of_x += down * fits if corner % 2 == 1 else -down * fits
         of_y += across * fits if corner // 2 == 1 else -across * fits
@@ -193,12 +194,7 @@ def _gradients_of_maps(
             share = tl.load(weights + place, mask=there, other=0.0).to(tl.float32)
             share *= right_share if corner % 2 == 1 else 1 - right_share
             share *= lower_share if corner // 2 == 1 else 1 - lower_share
-            of_head = tl.load(
-                of_sampled + ((place // entries) * width)[:, None] + channel[None, :],
-                mask=there[:, None] & (channel < width)[None, :],
-                other=0.0,
-            )
-            total += share[:, None] * of_head.to(tl.float32)
+            total += share[:, None] * _rows(of_sampled, place // entries, there, channel, width)
     row = (sample * cells + first + cell) * heads + head
     tl.store(of_value + row * width + channel, tl.sum(total, axis=0), mask=channel < width)
 

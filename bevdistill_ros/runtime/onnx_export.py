@@ -16,7 +16,7 @@ from torch import Tensor
 from bevdistill_ros.checkpoint import ModelCard, card_to_texts
 from bevdistill_ros.config import BackboneConfig, StudentConfig
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.geometry import make_transform, rotation_z
+from bevdistill_ros.geometry import EGO_R_OPTICAL, make_transform, rotation_z
 from bevdistill_ros.models.lift import all_present
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.runtime import graph, onnx_file
@@ -28,8 +28,6 @@ OPSET = 18
 TOLERANCE = 1e-3
 """Greatest difference from PyTorch's float32 of any output that is let pass: logits and codes, times their greatest absolute value
 where that is more than 1. Codes are cells, metres, sines, or logarithms of metres."""
-
-_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # a camera that looks along x
 
 
 class Rig(NamedTuple):
@@ -144,7 +142,9 @@ def make_rig(config: StudentConfig, cameras: int, seed: int) -> Rig:
         tilt = random.uniform(-0.1, 0.1)
         tilted = np.array([[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]])
         turned = rotation_z(2 * math.pi * i / cameras + random.uniform(-0.2, 0.2))
-        poses.append(make_transform(turned @ _OPTICAL @ tilted, (random.uniform(-1, 1), 0, random.uniform(1.2, 1.8))))
+        poses.append(
+            make_transform(turned @ EGO_R_OPTICAL @ tilted, (random.uniform(-1, 1), 0, random.uniform(1.2, 1.8)))
+        )
     images = random.integers(0, 256, (1, cameras, height, width, 3), dtype=np.uint8)
     return Rig(
         torch.from_numpy(images), torch.tensor(np.array(K)[None]).float(), torch.tensor(np.stack(poses)[None]).float()

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.threads import opencv_limited
 from bevdistill_ros.training.convert.bag import Bag
 from bevdistill_ros.training.convert.drops import Drops, table
 from bevdistill_ros.training.convert.ray_cluster import run_on_cluster
@@ -21,8 +22,8 @@ from bevdistill_ros.training.convert.recording import Options, convert_bag, is_c
 from bevdistill_ros.training.convert.rig_file import Rig, load_rig
 from bevdistill_ros.training.convert.scene_writer import LAYOUT
 from bevdistill_ros.training.data.nuscenes_tables import merge
-from bevdistill_ros.training.world.locks import locked
-from bevdistill_ros.training.world.workers import Failure, Report, run_jobs
+from bevdistill_ros.training.locks import locked
+from bevdistill_ros.training.workers import Failure, Report, run_jobs
 
 
 @dataclass
@@ -185,8 +186,6 @@ def _one_after_the_other(work: Callable[[Path, Report], None], bags: Sequence[Pa
 
 def _work(path: Path, report: Report, root: Path, rig: Rig, options: Options, threads: int) -> None:
     """One bag. Reports its share that is done, and last what became of it."""
-    import cv2
-
     told = 0.0
 
     def progress(share: float) -> None:
@@ -195,14 +194,11 @@ def _work(path: Path, report: Report, root: Path, rig: Rig, options: Options, th
             told = share
             report(share)
 
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the threads here are enough
     try:
-        report(convert_bag(path, root, rig, options, threads, progress))
+        with opencv_limited():  # the threads here are enough
+            report(convert_bag(path, root, rig, options, threads, progress))
     except OSError as error:
         raise UserError(f"{error.filename or root}: {error.strerror} ({path} is not converted)") from None
-    finally:
-        cv2.setNumThreads(before)
 
 
 def describe(result: Result, root: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.training.world.workers import Failure, Report
+from bevdistill_ros.training.workers import Failure, Report
 
 Job = TypeVar("Job")
 

@@ -24,13 +24,13 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.training.environment import environment
+from bevdistill_ros.training.locks import locked
+from bevdistill_ros.training.workers import Failure, Report, run_jobs
 from bevdistill_ros.training.world.drive import Drive, Keyframe
-from bevdistill_ros.training.world.locks import locked
 from bevdistill_ros.training.world.nuscenes_writer import VERSION, DatasetWriter, merge, read_shard, shard_path
 from bevdistill_ros.training.world.options import COLOURS, SWEEPS, WORLD, DriveOptions
 from bevdistill_ros.training.world.rendering import choose_backend, thread_limits
 from bevdistill_ros.training.world.taxonomy import CATEGORIES
-from bevdistill_ros.training.world.workers import Failure, Report, run_jobs
 
 Simulate = Callable[[str, tuple[int, ...], DriveOptions], Drive]
 

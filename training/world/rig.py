@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bevdistill_ros.geometry import Camera, make_transform, rotation_z
+from bevdistill_ros.geometry import EGO_R_OPTICAL, Camera, make_transform, rotation_z
 
 PERIOD_NS = 500_000_000
 """Between keyframes; a multiple of the camera's and of the LiDAR's period."""
@@ -30,9 +30,6 @@ CAMERAS = {
     "CAM_BACK_LEFT": (109.0, (1.04, 0.48, 1.59), 0.79, 500),
     "CAM_FRONT_LEFT": (56.0, (1.52, 0.49, 1.51), 0.79, 43_100),
 }
-
-# x right, y down, z forward, for a camera that looks along the base frame's x
-_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 LIDAR_POSITION = (0.94, 0.0, 1.84)
 LIDAR_YAW = -np.pi / 2  # nuScenes' LiDAR frame: x to the right, y forward
@@ -60,7 +57,7 @@ def make_rig(rng: np.random.Generator, width: int, height: int) -> Rig:
         center = np.array([(width - 1) / 2, (height - 1) / 2]) + width * rng.normal((0.006, 0.026), 0.006)
         K = np.array([[f, 0, center[0]], [0, f, center[1]], [0, 0, 1]])
         roll, pitch, turn = np.radians(rng.normal(0, 0.8, 3))
-        rotation = rotation_z(np.radians(yaw) + turn) @ _rotation_y(pitch) @ _rotation_x(roll) @ _OPTICAL
+        rotation = rotation_z(np.radians(yaw) + turn) @ _rotation_y(pitch) @ _rotation_x(roll) @ EGO_R_OPTICAL
         where = np.array(position) + rng.normal(0, 0.015, 3) + (0, 0, lift)
         cameras[channel] = (Camera(K, width, height), make_transform(rotation, where))
     tilt = _rotation_y(np.radians(rng.normal(0, 0.4))) @ _rotation_x(np.radians(rng.normal(0, 0.4)))

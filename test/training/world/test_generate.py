@@ -180,7 +180,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, blow):
 
 
 def test_two_commands_do_not_write_into_one_folder_at_once(tmp_path):
-    from bevdistill_ros.training.world.locks import locked
+    from bevdistill_ros.training.locks import locked
 
     with (
         locked(tmp_path / "data" / ".world.lock"),

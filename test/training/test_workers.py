@@ -8,7 +8,7 @@ from pathlib import Path
 import fake_drive
 import pytest
 
-from bevdistill_ros.training.world.workers import Failure, run_jobs
+from bevdistill_ros.training.workers import Failure, run_jobs
 
 
 def test_reports_come_with_their_jobs_from_as_many_processes():
