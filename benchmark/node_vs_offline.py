@@ -106,6 +106,7 @@ def _play_to_node(
     parameters = {
         "model": str(model),
         "device": "cpu",
+        "backend": "torch",  # as offline
         "cameras": "[" + ",".join(stagger_ms) + "]",
         "fixed_frame": "map",
         "score_threshold": str(threshold),

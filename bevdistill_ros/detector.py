@@ -89,7 +89,7 @@ class Detector:
         cameras: the cameras it was trained on (it takes any others, too).
         training: where the weights come from.
         backend: what runs the network, in words, as "torch" or "onnxruntime, CPUExecutionProvider".
-        backend_note: why it is not what was exported, where that was tried in vain; else empty.
+        backend_note: why ``auto`` has chosen it, in words; else empty.
         runtime: what runs the network; ``found = runtime(images, K, ego_T_cam)``, tensors with a batch of one on ``device``.
         network: as it was written, before any backend has rebuilt it; None where the model is an exported one.
         preprocess: ``image, K = detector.preprocess(picture, camera)``.
@@ -142,9 +142,9 @@ class Detector:
         Raises:
             UserError: the file, the device or the backend cannot be used, or the file holds no camera model.
         """
-        model, note = open_model(path, backend, str(device))
-        detector = cls(model, device, str(path), providers, backend == TORCH_BFLOAT16)
-        detector.backend_note = note
+        opened = open_model(path, backend, str(device))
+        detector = cls(opened.model, device, str(path), providers, opened.bfloat16)
+        detector.backend_note = opened.note
         return detector
 
     @torch.inference_mode()

@@ -21,7 +21,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
 from bevdistill_ros.paths import model_path
-from bevdistill_ros.runtime.backends import TORCH, TORCH_BFLOAT16
+from bevdistill_ros.runtime.backends import TORCH
 from bevdistill_ros.runtime.open_model import open_model
 from bevdistill_ros.training.data.inside import plain_name
 from bevdistill_ros.training.data.nuscenes import (
@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             detector, samples = _open(path, device, nusc, tokens, arguments)
             entry["cameras"] = list(samples.cameras)
-            entry["backend"] = TORCH if isinstance(detector, Teacher) else detector.backend
+            entry["backend"] = _backend(detector)
             for yaw in arguments.rig_yaw_deg:
                 turned = f", rig turned by {yaw:g} degrees" if yaw or len(arguments.rig_yaw_deg) > 1 else ""
                 entry["runs"].append(
@@ -196,14 +196,19 @@ def main(argv: Sequence[str]) -> int:
 _SUMMARY = ("mAP", "NDS", "mAP_present", "NDS_present", "ap_2m")
 
 
+def _backend(detector: Detector | Teacher) -> str:
+    """What runs it, in words."""
+    return TORCH if isinstance(detector, Teacher) else detector.backend
+
+
 def _open(
     path: Path, device: str, nusc: NuScenes, tokens: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[Detector | Teacher, NuScenesSamples]:
     """A checkpoint's detector, and the samples as it takes them."""
-    model, note = open_model(path, arguments.backend, device)
-    detector = make_detector(model, device, str(path), arguments.backend == TORCH_BFLOAT16)
-    if note:
-        print(f"{path}: run by {TORCH} ({note})", flush=True)
+    opened = open_model(path, arguments.backend, device)
+    detector = make_detector(opened.model, device, str(path), opened.bfloat16)
+    if opened.note:
+        print(f"{path}: run by {_backend(detector)} ({opened.note})", flush=True)
     cameras = arguments.cameras or detector.cameras
     if isinstance(detector.config, ImageModelConfig):
         pixels = len(cameras) * detector.config.image.height * detector.config.image.width

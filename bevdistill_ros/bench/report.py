@@ -172,7 +172,7 @@ def text(figures: Mapping[str, Any]) -> str:
         f"{peaks['cache_gb_s']:g} GB/s in the caches, {peaks['memory_gb_s']:g} GB/s beyond",
     ]
     if figures["backend_note"]:
-        lines.append(f"not what was exported: {figures['backend_note']}")
+        lines.append(f"{figures['backend']} was chosen: {figures['backend_note']}")
     if BACKBONE not in figures["stages"]:
         lines.append("the network's parts and floors are left out: an exported model cannot be taken apart")
     if MESSAGES not in figures["stages"]:

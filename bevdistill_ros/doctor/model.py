@@ -17,7 +17,7 @@ def model_facts(model: str) -> ModelFacts:
     """Read the checkpoint that the parameter `model` names."""
     try:
         path = model_path(model)
-        model_read, _ = open_model(path)
+        model_read = open_model(path).model
         config = camera_config(model_read, str(path))
         if isinstance(model_read, Checkpoint):
             load_network(model_read, use_device("cpu"), str(path))

@@ -31,9 +31,23 @@ class CenterHead(nn.Module):
         start_at(self.heatmap[-1], 0.1)
 
     def forward(self, bev: Tensor) -> CenterOutputs:
-        """BEV features (B, C, Y, X) to heatmaps and codes."""
+        """BEV features (B, C, Y, X) to heatmaps and codes, whose last layers are exact."""
         shared = self.shared(bev)
-        return CenterOutputs(self.heatmap(shared), self.regression(shared).unflatten(1, (-1, BOX_CODE)), shared)
+        heatmap, codes = _last_exactly(self.heatmap, shared), _last_exactly(self.regression, shared)
+        return CenterOutputs(heatmap, codes.unflatten(1, (-1, BOX_CODE)), shared)
+
+
+def _last_exactly(branch: nn.Sequential, x: Tensor) -> Tensor:
+    """``branch(x)`` with its last layer in the precision of its weights, also under autocast.
+
+    With bfloat16's eight bits most scores would be tied with others, and boxes would lie on steps of centimetres. This layer costs
+    next to nothing.
+    """
+    *layers, last = branch
+    for layer in layers:
+        x = layer(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return last(x.to(last.weight.dtype))
 
 
 def conv_bn_relu(channels_in: int, channels: int) -> nn.Sequential:

@@ -58,7 +58,8 @@ class Settings:
     backend: str = _parameter(
         "auto",
         "What runs the network: torch; torch_bfloat16, on CPUs that have it; onnxruntime, for an exported model; auto (on a "
-        "CPU what was exported, if it is beside the checkpoint, else torch).",
+        "CPU torch_bfloat16 for lift-splat models where the processor is fast in it, else what was exported, if it is beside "
+        "the checkpoint, else torch).",
         choices=BACKENDS,
     )
     onnx_providers: tuple[str, ...] = _parameter(

@@ -1,26 +1,47 @@
-"""Which of a model's files runs: its checkpoint by PyTorch, or what was exported from it by ONNX Runtime."""
+"""Which of a model's files runs, and how: its checkpoint by PyTorch, or what was exported from it by ONNX Runtime."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
+from bevdistill_ros.config import LssModelConfig, ModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.runtime import onnx_runtime
 from bevdistill_ros.runtime.backends import AUTO, ONNXRUNTIME, TORCH, TORCH_BFLOAT16
 from bevdistill_ros.runtime.onnx_file import SUFFIX, OnnxModel, read_onnx
+from bevdistill_ros.runtime.processor import BFLOAT16, calculates_in_bfloat16
 
 
-def open_model(path: str | Path, backend: str | None = None, device: str = "cpu") -> tuple[Checkpoint | OnnxModel, str]:
+class Opened(NamedTuple):
+    """What is to run.
+
+    Attributes:
+        model: a checkpoint, for PyTorch, or an exported model, for ONNX Runtime.
+        bfloat16: see ``TorchRuntime``.
+        note: why ``auto`` has chosen this, in words; empty where nothing was chosen.
+    """
+
+    model: Checkpoint | OnnxModel
+    bfloat16: bool = False
+    note: str = ""
+
+
+def open_model(
+    path: str | Path, backend: str | None = None, device: str = "cpu", fast_bfloat16: bool | None = None
+) -> Opened:
     """Read the file that is to run.
 
     An exported file runs by ONNX Runtime. A checkpoint runs by PyTorch, or, where ``backend`` is ``onnxruntime``, what was exported
-    from it: the file beside it of the same name that ends in .onnx. ``auto`` does that on a CPU, where it is faster, if it can;
-    None is just what was named.
+    from it: the file beside it of the same name that ends in .onnx. ``auto`` takes on a CPU the fastest that is known to be as
+    accurate: PyTorch in bfloat16 where the processor is fast in it and ``scored_in_bfloat16``, else what was exported if it can,
+    else PyTorch. None is just what was named.
 
-    Returns:
-        What was read, and why it is not the exported file, where ``auto`` has tried it in vain; else an empty text.
+    Args:
+        fast_bfloat16: whether the processor is fast in bfloat16; None: look.
 
     Raises:
         UserError: the file cannot be read, or is none that ``backend`` runs.
@@ -31,15 +52,36 @@ def open_model(path: str | Path, backend: str | None = None, device: str = "cpu"
             raise UserError(
                 f"{path}: an exported model runs by onnxruntime, not by the backend '{backend}': name its checkpoint"
             )
-        return read_onnx(path), ""
-    if backend in (None, TORCH, TORCH_BFLOAT16) or (backend == AUTO and device != "cpu"):
-        return load_checkpoint(path), ""
-    try:
-        return _exported_from(path), ""
-    except UserError as error:
-        if backend == ONNXRUNTIME:
+        return Opened(read_onnx(path))
+    if backend == ONNXRUNTIME:
+        try:
+            return Opened(_exported_from(path))
+        except UserError as error:
             raise UserError(f"backend '{ONNXRUNTIME}': {error}") from None
-        return load_checkpoint(path), str(error)
+    checkpoint = load_checkpoint(path)
+    if backend != AUTO or device != "cpu":
+        return Opened(checkpoint, backend == TORCH_BFLOAT16)
+    if not (calculates_in_bfloat16() if fast_bfloat16 is None else fast_bfloat16):
+        against = f"the processor has no {BFLOAT16}"
+    elif not scored_in_bfloat16(checkpoint.config):
+        against = "no model of this kind was scored in bfloat16"
+    else:
+        return Opened(checkpoint, True, f"auto: the processor has {BFLOAT16}")
+    try:
+        return Opened(_exported_from(path), note=f"auto: {against}")
+    except UserError as error:
+        why = str(error).replace(f"{path.parent}{os.sep}", "")  # names do: a note may go into results for others
+        return Opened(checkpoint, note=f"auto: {against}; {why}")
+
+
+def scored_in_bfloat16(config: ModelConfig) -> bool:
+    """Whether trained models of this kind were scored in bfloat16, and were as good as in float32.
+
+    Of others the parts work alike, and ``torch_bfloat16`` runs them; but nobody has scored one yet.
+    """
+    if not isinstance(config, LssModelConfig) or config.head is None:
+        return False
+    return not (config.backbone.timm or config.backbone.deformable_stages)
 
 
 def _exported_from(path: Path) -> OnnxModel:

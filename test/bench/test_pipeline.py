@@ -91,7 +91,8 @@ def test_an_exported_model_has_stages_but_no_parts(tiny_detector, small_sets):
     pipeline.close()
     assert measured.network_parts == {} and figures["floor_ratio"] is None
     assert set(figures["stages"]) == {*STAGES[:4], *PICTURE_PARTS}
-    assert "an exported model cannot be taken apart" in report.text(figures)
+    assert "an exported model cannot be taken apart" in report.text(figures) and "chosen" not in report.text(figures)
+    assert "torch was chosen: auto: no such luck" in report.text({**figures, "backend_note": "auto: no such luck"})
 
 
 def test_a_picture_that_cannot_be_decoded_is_an_error(pipeline, small_sets):

@@ -27,6 +27,7 @@ from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
 from bevdistill_ros.node.calibration import stamp_ns
 from bevdistill_ros.paths import share_directory
+from bevdistill_ros.runtime.processor import calculates_in_bfloat16
 from bevdistill_ros.training.config import load_config
 
 DEADLINE = 90.0
@@ -268,7 +269,7 @@ def test_usage(start_detector) -> None:
 def test_what_was_exported_beside_the_checkpoint_runs(
     start_detector, start_rig, listener, checkpoint, tmp_path
 ) -> None:
-    """By ONNX Runtime, by itself; the log and the diagnostics say so."""
+    """By ONNX Runtime, by itself where the processor has no bfloat16; the log and the diagnostics say so."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(module)
     path = tmp_path / "model.safetensors"
@@ -276,7 +277,10 @@ def test_what_was_exported_beside_the_checkpoint_runs(
     assert main(["export", str(path)]) == 0
     detections = listener.listen(Detection3DArray, "/bevdistill_detector/detections")
     diagnostics = listener.listen(DiagnosticArray, "/diagnostics")
-    detector = start_detector("--ros-args", "-p", f"model:={path}", "-p", "score_threshold:=0")
+    backend = "onnxruntime" if calculates_in_bfloat16() else "auto"
+    detector = start_detector(
+        "--ros-args", "-p", f"model:={path}", "-p", f"backend:={backend}", "-p", "score_threshold:=0"
+    )
     detector.wait_for_line("backend onnxruntime, CPUExecutionProvider")
     start_rig(CAMERAS)
     listener.wait(lambda: any(d.detections for d in detections), "boxes", detector)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bevdistill_ros.config import BackboneConfig
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.runtime import onnx_runtime
+from bevdistill_ros.runtime import onnx_runtime, processor
 from bevdistill_ros.runtime.onnx_file import OnnxModel
-from bevdistill_ros.runtime.open_model import open_model
+from bevdistill_ros.runtime.open_model import open_model, scored_in_bfloat16
 
 
 @pytest.fixture
@@ -22,24 +25,74 @@ def folder(exported, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_auto_takes_what_was_exported_on_a_cpu(folder: Path) -> None:
+def test_auto_takes_what_was_exported_on_a_cpu_without_bfloat16(folder: Path) -> None:
     path = folder / "model.safetensors"
-    model, note = open_model(path, "auto")
-    assert isinstance(model, OnnxModel) and not note
+    opened = open_model(path, "auto", fast_bfloat16=False)
+    assert isinstance(opened.model, OnnxModel) and opened.note == "auto: the processor has no avx512_bf16"
+    assert isinstance(open_model(path, "onnxruntime", fast_bfloat16=True).model, OnnxModel)
     for arguments in (("auto", "cuda"), ("torch",), ("torch_bfloat16",), ()):
-        model, note = open_model(path, *arguments)
-        assert isinstance(model, Checkpoint) and not note
-    assert isinstance(open_model(folder / "model.onnx")[0], OnnxModel)
+        opened = open_model(path, *arguments, fast_bfloat16=True)
+        assert isinstance(opened.model, Checkpoint) and not opened.note
+        assert opened.bfloat16 == (arguments == ("torch_bfloat16",))
+    assert isinstance(open_model(folder / "model.onnx", "auto", fast_bfloat16=True).model, OnnxModel)
     with pytest.raises(
         UserError, match=r"model\.onnx: an exported model runs by onnxruntime, not by the backend 'torch'"
     ):
         open_model(folder / "model.onnx", "torch")
 
 
+def test_auto_takes_bfloat16_where_the_processor_is_fast_in_it(folder: Path) -> None:
+    opened = open_model(folder / "model.safetensors", "auto", fast_bfloat16=True)
+    assert isinstance(opened.model, Checkpoint) and opened.bfloat16
+    assert opened.note == "auto: the processor has avx512_bf16"
+
+
+@pytest.mark.parametrize("name", ["simulated_nano", "bevformer_nano"])
+def test_auto_leaves_models_that_nobody_scored_in_bfloat16_in_float32(name: str, student, tmp_path: Path) -> None:
+    network, path = student(name), tmp_path / "model.safetensors"
+    save_checkpoint(path, Checkpoint(network.config, network.state_dict(), (), {}))
+    opened = open_model(path, "auto", fast_bfloat16=True)
+    assert not opened.bfloat16 and "no model of this kind was scored in bfloat16" in opened.note
+    assert open_model(path, "torch_bfloat16").bfloat16
+
+
+@pytest.mark.parametrize("backbone", [BackboneConfig(deformable_stages=1), BackboneConfig(timm="resnet18")])
+def test_backbones_that_nobody_scored_in_bfloat16(backbone: BackboneConfig, student) -> None:
+    config = student("nano").config
+    assert scored_in_bfloat16(config)
+    assert not scored_in_bfloat16(replace(config, backbone=backbone))
+
+
+def test_flags_as_linux_lists_them(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_tile\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+    assert processor.linux_features(cpuinfo) == {"fpu", "avx512_bf16", "amx_tile"}
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")  # Arm
+    assert processor.linux_features(cpuinfo) == processor.linux_features(tmp_path / "none") == frozenset()
+
+
+@pytest.mark.parametrize("torch_tells", [True, False])
+def test_the_processors_own_flags_decide(torch_tells: bool, monkeypatch) -> None:
+    def tell(*flags: str) -> None:
+        if torch_tells:
+            told = {"avx512_bf16": False, "l2_cache_size": 1024, **dict.fromkeys(flags, True)}
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+        else:
+            monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+            monkeypatch.setattr(processor, "linux_features", lambda: frozenset(flags))
+
+    tell("avx2", "avx512_f", "avx512_bf16")
+    assert processor.calculates_in_bfloat16()
+    tell("avx2", "avx512_f")
+    assert not processor.calculates_in_bfloat16()
+
+
 def refused(path: Path, text: str) -> None:
-    """``auto`` falls back to PyTorch and says why; ``onnxruntime`` fails with the same reason."""
-    model, note = open_model(path, "auto")
-    assert isinstance(model, Checkpoint) and text in note and "\n" not in note
+    """``auto`` falls back to PyTorch and says why, without a path; ``onnxruntime`` fails with the same reason."""
+    opened = open_model(path, "auto", fast_bfloat16=False)
+    assert isinstance(opened.model, Checkpoint) and not opened.bfloat16
+    assert opened.note.startswith("auto: the processor has no avx512_bf16; ") and text in opened.note
+    assert "\n" not in opened.note and str(path.parent) not in opened.note
     with pytest.raises(UserError, match="backend 'onnxruntime': ") as error:
         open_model(path, "onnxruntime")
     assert text in str(error.value)

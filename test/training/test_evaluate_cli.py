@@ -139,7 +139,8 @@ def test_weights_that_are_shipped_go_by_their_name(tiny_nuscenes, tiny_checkpoin
     assert "model 'huge': no shipped weights of this name (shipped are tiny)" in capsys.readouterr().err
 
 
-def test_a_backend_is_chosen_and_named(tiny_nuscenes, tiny_checkpoint, tmp_path, capsys):
+def test_a_backend_is_chosen_and_named(tiny_nuscenes, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bevdistill_ros.runtime.open_model.calculates_in_bfloat16", lambda: False)
     file = tmp_path / "figures.json"
     for options, backend, note in (
         ((), "torch", ""),
