@@ -13,7 +13,6 @@ time.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -34,9 +33,7 @@ from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
-from gpu_medians import copy_gb_s, gpu_medians_ms
-from medians import medians_ms
-from results_file import write_result
+from kernel_benchmark import finish, make_parser, timed_ms
 from ring import CAMERAS, ring
 
 STRIDES = (8, 16, 32, 64)
@@ -97,8 +94,7 @@ def measure(call: Call, repeats: int) -> dict[str, Any]:
         ways["grid_sample_forward_backward"] = partial(with_gradient, False, True)
         ways["triton_forward_backward"] = partial(with_gradient, True, True)
     expected, *others = (way().detach() for way in ways.values())
-    timed = gpu_medians_ms if device.type == "cuda" else medians_ms
-    ms = timed(ways, repeats, device)
+    ms = timed_ms(ways, repeats, device)
     row = {
         "value": list(value.shape),
         "locations": list(locations.shape),
@@ -117,14 +113,7 @@ def measure(call: Call, repeats: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["bevformer_nano"], help="shapes of these")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the maps")
-    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__, ["bevformer_nano"], "maps").parse_args(arguments)
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     models = {
@@ -139,12 +128,7 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
             report(f"{name:15} {use:8} times grid_sample's speed: {row['ratio']}; ms: {row['ms']}")
             if "gb_s" in row:
                 report(f"{name:15} {use:8} gb_s: {row['gb_s']}")
-    figures = {"device": options.device, "dtype": options.dtype, "threads": options.threads, "models": models}
-    if device.type == "cuda":
-        figures["copy_gb_s"] = round(copy_gb_s(device))
-        report(f"copy_gb_s: {figures['copy_gb_s']}")
-    if options.json:
-        write_result(options.json, figures)
+    finish(options, models, report)
     return 0
 
 

@@ -10,7 +10,6 @@ times are as for benchmark/backends.py. Nothing of this is shipped: docs/export.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -23,16 +22,15 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
-from backends import ALLOWED, make_detectors, times_ms
+from backends import ALLOWED, make_detectors, make_parser, open_drives, times_ms
 from results_file import write_result
 
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.models.lift import all_present
 from bevdistill_ros.runtime import graph
 from bevdistill_ros.runtime.backends import ONNXRUNTIME
-from bevdistill_ros.training.data.nuscenes import NuScenesSamples, choose_samples, open_nuscenes
+from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 from bevdistill_ros.training.evaluate import evaluate
-from weights import held_out
 
 CALIBRATION = 32
 OPERATORS = ["Conv", "Add", "Relu", "MaxPool", "Resize"]
@@ -67,26 +65,13 @@ def parts_left_out(path: Path) -> dict[str, list[str]]:
 
 def main() -> int:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--drives", type=int, metavar="N", help="score the first N drives (default: all)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__.split("\n\n")[0]).parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         detectors = {"float32": make_detectors(arguments.checkpoint, Path(folder))[ONNXRUNTIME]}
         first = detectors["float32"]
-
-        def samples_of(colours: str, drives: int | None) -> NuScenesSamples:
-            nusc = open_nuscenes(held_out(arguments.data, colours))
-            tokens = choose_samples(nusc, None, [scene["name"] for scene in nusc.scene][:drives])
-            return NuScenesSamples(nusc, tokens, first.class_names, first.preprocess, first.cameras, cache=True)
-
         exported = Path(folder) / f"{arguments.checkpoint.stem}.onnx"
-        shuffled = samples_of("shuffled", None)
+        shuffled = open_drives(arguments.data, "shuffled", first)
         for name, left_out in parts_left_out(exported).items():
             quantised = Path(folder) / f"{name}.onnx"
             quantize_static(
@@ -101,7 +86,7 @@ def main() -> int:
                 nodes_to_exclude=left_out,
             )
             detectors[name] = Detector.from_checkpoint(quantised)
-        samples = samples_of("natural", arguments.drives)
+        samples = open_drives(arguments.data, "natural", first, arguments.drives)
         results = {name: evaluate(detector, samples) for name, detector in detectors.items()}
         ms = times_ms(detectors, samples[0], arguments.repeats)
     figures: dict[str, Any] = {}

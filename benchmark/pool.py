@@ -37,9 +37,8 @@ from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
-from gpu_medians import copy_gb_s, gpu_medians_ms
-from medians import medians_ms
-from results_file import write_result
+from gpu_medians import gpu_medians_ms
+from kernel_benchmark import finish, make_parser, timed_ms
 from ring import CAMERAS, ring
 
 Pool = Callable[[Tensor, Tensor, PoolPlan], Tensor]
@@ -141,8 +140,7 @@ def measure(name: str, device: torch.device, options: argparse.Namespace) -> dic
         values["beside_"] = (pooled, *kernel.gradients(of_cells, *inputs))
         ways["beside_forward"] = lambda: kernel.forward(*inputs)
         ways["beside_forward_backward"] = lambda: (kernel.forward(*inputs), kernel.gradients(of_cells, *inputs))
-    timed = gpu_medians_ms if device.type == "cuda" else medians_ms
-    ms = timed(ways, options.repeats, device)
+    ms = timed_ms(ways, options.repeats, device)
     row = {
         "batch": batch,
         "points": len(plan.points),
@@ -166,16 +164,10 @@ def measure(name: str, device: torch.device, options: argparse.Namespace) -> dic
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["nano", "small"], help="shapes of these (default: nano small)")
+    parser = make_parser(__doc__, ["nano", "small"], "context")
     parser.add_argument("--batch", type=int, help="rigs at once (default: as each model trains)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the context")
-    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--beside", metavar="FILE", help="a Python file with another kernel to measure (CUDA)")
     parser.add_argument("--tiles", action="store_true", help="measure the Triton kernels' block sizes, too (CUDA)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if (options.beside or options.tiles) and device.type != "cuda":
@@ -190,12 +182,7 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
         for key in ("gb_s", "max_relative_errors", "tiles"):
             if key in row:
                 report(f"{name:8} {key}: {row[key]}")
-    figures = {"device": options.device, "dtype": options.dtype, "threads": options.threads, "models": models}
-    if device.type == "cuda":
-        figures["copy_gb_s"] = round(copy_gb_s(device))
-        report(f"copy_gb_s: {figures['copy_gb_s']}")
-    if options.json:
-        write_result(options.json, figures)
+    finish(options, models, report)
     return 0
 
 

@@ -93,7 +93,7 @@ class Detector:
         runtime: what runs the network; ``found = runtime(images, K, ego_T_cam)``, tensors with a batch of one on ``device``.
         network: as it was written, before any backend has rebuilt it; None where the model is an exported one.
         preprocess: ``image, K = detector.preprocess(picture, camera)``.
-        stage_times: milliseconds of the last call by stage: upload, network, decode.
+        stage_times: milliseconds of the last call by stage: upload, calibrate, network, decode.
 
     Args:
         model: a checkpoint, which PyTorch runs on ``device``, or an exported model, which ONNX Runtime runs by ``providers``.
@@ -194,7 +194,7 @@ class Detector:
         if not (np.isfinite(K).all() and np.isfinite(ego_T_cam).all()):
             raise ValueError("K or ego_T_cam of a camera that is not masked holds values that are not finite")
         if not len(images):
-            self.stage_times = {"upload": 0.0, "network": 0.0, "decode": 0.0}
+            self.stage_times = dict.fromkeys(("upload", "calibrate", "network", "decode"), 0.0)
             return Boxes.empty(self.class_names)
         inputs = (
             torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[None],
@@ -202,7 +202,9 @@ class Detector:
             torch.from_numpy(ego_T_cam.astype(np.float32)).to(self.device)[None],
         )
         clock.lap("upload")
-        found = self.runtime(*inputs)
+        calibration = self.runtime.calibrate(*inputs[1:], size[:2])
+        clock.lap("calibrate")
+        found = self.runtime.run(inputs[0], calibration)
         clock.lap("network")
         boxes = decode_found(found, self.config, score_threshold)[0]
         clock.lap("decode")

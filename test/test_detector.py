@@ -40,7 +40,7 @@ def test_boxes_come_best_first_and_above_the_threshold(detector: Detector) -> No
     assert len(boxes) and (np.diff(boxes.scores) <= 0).all() and boxes.class_names == detector.class_names
     threshold = float(np.median(boxes.scores))
     assert len(detector(*inputs(detector), score_threshold=threshold)) == (boxes.scores >= threshold).sum()
-    assert set(detector.stage_times) == {"upload", "network", "decode"}
+    assert set(detector.stage_times) == {"upload", "calibrate", "network", "decode"}
 
 
 def test_masked_cameras_are_absent_ones(detector: Detector) -> None:

@@ -22,7 +22,9 @@ from bevdistill_ros.preprocess import INTERPOLATIONS, Preprocessor
 from bevdistill_ros.runtime.backends import TORCH_BFLOAT16
 from bevdistill_ros.threads import Crew
 
-PREPROCESS, UPLOAD, NETWORK, BOXES, MESSAGES = STAGES = ("preprocess", "upload", "network", "boxes", "messages")
+PREPROCESS, UPLOAD, CALIBRATE, NETWORK, BOXES, MESSAGES = STAGES = (
+    "preprocess", "upload", "calibrate", "network", "boxes", "messages",
+)  # fmt: skip
 """What a set of images goes through, one after the other."""
 
 DECODE, WARP = PICTURE_PARTS = ("decode", "warp")
@@ -31,11 +33,8 @@ DECODE, WARP = PICTURE_PARTS = ("decode", "warp")
 SCORE = 0.3
 """The node's default: boxes from this score on are published."""
 
-CALIBRATE = "calibrate"
-"""What the network does besides its parts where the calibration is a new one."""
-
 MOVED_M = 1e-5
-"""From set to set, so that a calibration is a new one: float32 tells such places apart."""
+"""How far a moving rig goes from set to set, so that every calibration is a new one: float32 tells such places apart."""
 
 T = TypeVar("T")
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -49,8 +48,8 @@ class Measured:
         stages: by stage.
         whole: from pictures to messages (to boxes, where there is no ROS 2).
         picture_parts: of preprocessing, its parts run one after the other.
-        network_parts: ``calibrate``, and the parts of the network as it was written, not as a runtime has rebuilt it, but in its
-            precision; with waiting for a GPU after each.
+        network_parts: the parts of the network as it was written, not as a runtime has rebuilt it, but in its precision; with
+            waiting for a GPU after each.
         boxes: how many were found.
     """
 
@@ -112,15 +111,17 @@ class Pipeline:
         images, K = self.preprocess(rig_set)
         return self.detector(images, K, rig_set.ego_T_cam, score_threshold=SCORE)
 
-    def run(self, rig_set: RigSet, into: Measured) -> None:
-        """From pictures to messages, and how long it took."""
+    def run(self, rig_set: RigSet, into: Measured, moved: float = 0.0) -> None:
+        """From pictures to messages, and how long it took, of cameras that are ``moved`` forward by so many metres."""
+        ego_T_cam = rig_set.ego_T_cam.copy()
+        ego_T_cam[:, 0, 3] += moved
         whole = StageClock(self.detector.device)
         clock = StageClock(self.detector.device)
         images, K = self.preprocess(rig_set)
         clock.lap(PREPROCESS)
-        boxes = self.detector(images, K, rig_set.ego_T_cam, score_threshold=SCORE)
-        stage_times = self.detector.stage_times
-        laps = {UPLOAD: stage_times["upload"], NETWORK: stage_times["network"], BOXES: stage_times["decode"]}
+        boxes = self.detector(images, K, ego_T_cam, score_threshold=SCORE)
+        laps = dict(self.detector.stage_times)
+        laps[BOXES] = laps.pop("decode")
         if self.make_messages is not None:
             clock.begin()
             self.make_messages(boxes)
@@ -145,16 +146,13 @@ class Pipeline:
         _add(into.picture_parts, clock.laps)
 
     @torch.inference_mode()
-    def run_network_parts(self, inputs: Tensors, moved: float, into: Measured) -> None:
-        """The network as it was written, under a calibration that it has not seen: the cameras are ``moved`` by so many metres."""
+    def run_network_parts(self, inputs: Tensors, into: Measured) -> None:
+        """The network as it was written."""
         images, K, ego_T_cam, mask = inputs
         network = self._written()
-        ego_T_cam = ego_T_cam.clone()
-        ego_T_cam[..., 0, 3] += moved
         clock = StageClock(self.detector.device)
         with self.precision():
             calibration = network.calibrate(K, ego_T_cam, mask, images.shape[2:4])
-            clock.lap(CALIBRATE)
             run_in_parts(network, lambda: network.run(images, calibration), clock.begin, clock.lap)
         _add(into.network_parts, clock.laps)
 
@@ -209,16 +207,19 @@ def warp(reduced: np.ndarray, camera: Camera, out: np.ndarray, preprocessor: Pre
 def measure(
     pipeline: Pipeline, sets: Sequence[RigSet], count: int, progress: Callable[[], None] = lambda: None
 ) -> Measured:
-    """Go through ``count`` sets of images, those given again and again, each once more for the parts; two go before, untold."""
+    """Go through ``count`` sets of images, those given again and again, each once more for the parts; two go before, untold.
+
+    The calibration is a new one in every set, as for a robot that moves.
+    """
     measured = Measured()
     inputs = None if pipeline.network is None else pipeline.tensors(sets[0])
     for index in range(-2, count):
         into = measured if index >= 0 else Measured()
         rig_set = sets[index % len(sets)]
-        pipeline.run(rig_set, into)
+        pipeline.run(rig_set, into, MOVED_M * (index + 3))
         pipeline.run_picture_parts(rig_set, into)
         if inputs is not None:
-            pipeline.run_network_parts(inputs, MOVED_M * (index + 3), into)
+            pipeline.run_network_parts(inputs, into)
         progress()
     return measured
 

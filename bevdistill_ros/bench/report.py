@@ -35,12 +35,12 @@ TITLES = {
     DECODE: "  decode JPEG",
     WARP: "  undistort, resize",
     UPLOAD: "upload",
+    CALIBRATE: "new calibration",
     NETWORK: "network",
     BACKBONE: "  backbone",
     LIFT: "  lift",
     BEV_ENCODER: "  BEV encoder",
     HEAD: "  head",
-    CALIBRATE: "  new calibration",
     BOXES: "decode, suppress",
     MESSAGES: "messages",
 }

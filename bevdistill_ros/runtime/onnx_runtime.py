@@ -71,10 +71,18 @@ class OnnxRuntime:
         self._kept: CalibrationCache[dict[str, np.ndarray]] = CalibrationCache()
         self.backend = f"onnxruntime, {self._session.get_providers()[0]}"
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor, K: Tensor, ego_T_cam: Tensor) -> CenterOutputs | QueryOutputs:
         """As ``TorchRuntime``, on the CPU."""
-        calibration = self._kept.get(self._make, K, ego_T_cam, all_present(images), tuple(images.shape[2:4]))
+        return self.run(images, self.calibrate(K, ego_T_cam, tuple(images.shape[2:4])))
+
+    @torch.inference_mode()
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """As ``TorchRuntime``: the graph's inputs besides the images, by name."""
+        return self._kept.get(self._make, K, ego_T_cam, all_present(K), size)
+
+    @torch.inference_mode()
+    def run(self, images: Tensor, calibration: dict[str, np.ndarray]) -> CenterOutputs | QueryOutputs:
+        """As ``TorchRuntime``."""
         found = self._session.run(list(graph.outputs(self._config)), {graph.IMAGES: images[0].numpy(), **calibration})
         return graph.found(self._config, *(torch.from_numpy(value) for value in found))
 

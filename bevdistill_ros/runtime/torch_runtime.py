@@ -39,11 +39,21 @@ class TorchRuntime:
         self._network = folded.to(memory_format=torch.channels_last)
         self._kept: CalibrationCache[Any] = CalibrationCache()
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor, K: Tensor, ego_T_cam: Tensor) -> CenterOutputs | QueryOutputs:
         """Images (1, N, H, W, 3) uint8 of cameras that are all there, K (1, N, 3, 3), ego_T_cam (1, N, 4, 4), on the device."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bfloat16):
-            calibration = self._kept.get(
-                self._network.calibrate, K, ego_T_cam, all_present(images), tuple(images.shape[2:4])
-            )
+        return self.run(images, self.calibrate(K, ego_T_cam, tuple(images.shape[2:4])))
+
+    @torch.inference_mode()
+    def calibrate(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> Any:
+        """What ``run`` needs to know of the cameras of images of ``size`` = (H, W)."""
+        with self._precision(K):
+            return self._kept.get(self._network.calibrate, K, ego_T_cam, all_present(K), size)
+
+    @torch.inference_mode()
+    def run(self, images: Tensor, calibration: Any) -> CenterOutputs | QueryOutputs:
+        """What ``__call__`` gives, of what ``calibrate`` gave."""
+        with self._precision(images):
             return self._network.found(self._network.run(images, calibration))
+
+    def _precision(self, inputs: Tensor) -> torch.autocast:
+        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._bfloat16)

@@ -61,6 +61,34 @@ def test_one_point_by_hand() -> None:
     assert pooled[0, :, 1, 2].tolist() == [2.5, 5.0] and pooled.sum() == 7.5
 
 
+@pytest.mark.parametrize("rows, columns", [(6, 7), (150, 130)])  # 150 x 130 x 2 cells are more than 16 bits can name
+def test_a_plan_lists_every_cells_points_in_their_own_order(rows: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    batch, pixels, bins = 2, 40, 5
+    x = torch.rand(batch, pixels, bins, generator=generator) * columns
+    y = torch.rand(batch, pixels, bins, generator=generator) * rows
+    x[:, : pixels // 2], y[:, : pixels // 2] = x[:, :1, :1].clone(), y[:, :1, :1].clone()  # cells with many points
+    valid = torch.rand(batch, pixels, bins, generator=generator) < 0.8
+    x[~valid], y[~valid] = torch.nan, 1e30
+    plan = make_pool_plan(x, y, valid, rows, columns)
+    listed = []
+    for point, place in enumerate(valid.flatten().nonzero()[:, 0].tolist()):
+        sample = place // (pixels * bins)
+        cell = (sample * rows + int(y.flatten()[place])) * columns + int(x.flatten()[place])
+        listed.append((cell, place, point))
+    assert plan.points_by_pixel.tolist() == [place for _, place, _ in listed]
+    assert plan.cells_by_pixel.tolist() == [cell for cell, _, _ in listed]
+    listed.sort()
+    assert plan.points.tolist() == [place for _, place, _ in listed]
+    assert plan.pixels.tolist() == [place // bins for _, place, _ in listed]
+    starts = [sum(cell < limit for cell, _, _ in listed) for limit in (0, 1, columns, batch * rows * columns)]
+    assert plan.offsets[[0, 1, columns, -1]].tolist() == starts and len(plan.offsets) == batch * rows * columns + 1
+    assert (plan.offsets.diff() == torch.bincount(plan.cells_by_pixel, minlength=plan.cells)).all()
+    assert plan.offsets.diff().max() >= 0.7 * pixels / 2 * bins
+    assert (plan.points.dtype, plan.pixels.dtype, plan.offsets.dtype) == (torch.int64,) * 3
+    assert (plan.points_by_pixel.dtype, plan.cells_by_pixel.dtype) == (torch.int64, torch.int32)
+
+
 def test_no_points_give_zeros() -> None:
     context, depth, cells, valid, rows, columns = random_case(0)
     assert not bev_pool(context, depth, plan_of(cells, torch.zeros_like(valid), rows, columns)).any()

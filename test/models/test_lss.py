@@ -11,6 +11,7 @@ import torch
 
 from bevdistill_ros.config import BackboneConfig, BevEncoderConfig, ImageConfig, LiftConfig
 from bevdistill_ros.geometry import BevGrid, invert, make_transform, rotation_z, transform_points
+from bevdistill_ros.models.bev_pool import make_pool_plan
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
@@ -57,6 +58,22 @@ def test_frustum_points_project_back_to_their_pixels(network: LSS, camera_rig) -
     pixels = in_camera @ inputs["K"][0, 2].double().numpy().T
     # Column 7 at stride 8 covers pixels 56..63: its centre is 59.5.
     assert np.allclose(pixels[:, :2] / pixels[:, 2:], [59.5, 43.5], atol=1e-3)
+
+
+def test_the_plan_is_that_of_the_frustums_points_on_the_grid(network: LSS, camera_rig) -> None:
+    """Bit for bit, however the plan is made fast."""
+    inputs, mask = camera_rig(4), torch.tensor([[True, True, False, True]])
+    lift, grid = network.lift, network.lift.grid
+    x, y, z = lift.frustum(inputs["K"], inputs["ego_T_cam"], (8, 12)).flatten(1, 3).unbind(-1)
+    column, row = (x - grid.x_min) / grid.cell, (y - grid.y_min) / grid.cell
+    valid = (column >= 0) & (column < grid.columns) & (row >= 0) & (row < grid.rows)
+    valid &= (z >= lift.config.z_min) & (z < lift.config.z_max)
+    valid &= mask.repeat_interleave(8 * 12, dim=1)[..., None]
+    expected = make_pool_plan(column, row, valid, grid.rows, grid.columns)
+    found = lift.plan(inputs["K"], inputs["ego_T_cam"], mask, (8, 12))
+    assert len(found.points) > 100 and found.shape == expected.shape
+    for name in ("points", "pixels", "offsets", "points_by_pixel", "cells_by_pixel"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
 def test_mixed_precision_does_not_touch_the_geometry(network: LSS, camera_rig) -> None:
