@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fault_list import ANY, COMPLETE, NONE, PARTIAL, UNCOMPENSATED, Fault
 from spoilt_rig import CAMERAS, FOCAL, MOUNT_Z, NETWORK, OFFSET, PERIOD, SIZES, SPEED, Picture, Spoilt, code_of
 
-from bevdistill_ros.paths import large_segment
+from bevdistill_ros.paths import large_segment, small_queues
 
 PATIENCE_S = 60.0
 SLOW_S = 0.25
@@ -177,6 +177,7 @@ class Bench:
         parameters: further ones of the node.
         reliable: nothing may be lost between the processes.
         size: of the pictures, a key of SIZES.
+        give_back: the node's subscriptions give back what their queues took, as docs/node.md advises where memory is watched.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class Bench:
         parameters: dict[str, str] | None = None,
         reliable: bool = False,
         size: str = "small",
+        give_back: bool = False,
     ) -> None:
         self.setup = setup
         self._options = [f"--size={size}", *(["--raw"] if setup == "raw" else [])]
@@ -216,8 +218,12 @@ class Bench:
         self.node = subprocess.Popen(
             [sys.executable, __file__, "--ros-args", *arguments],
             stdin=subprocess.PIPE, stdout=self.log, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **(small_queues() if give_back else {})},
         )  # fmt: skip
         self._listen()
+        # Before there are images, or sets are published of which this process hears nothing. The subscription to /diagnostics is
+        # the last one made: who has found it knows the others.
+        self.wait(lambda: self.health and self._listener.count_publishers(f"{OUT}/objects"))
         self.start_rig()
 
     def __enter__(self) -> Bench:
@@ -295,12 +301,12 @@ class Bench:
             self._rig.wait()
         self._rig.stdout.close()
 
-    def end_rig(self) -> list[int]:
-        """It finishes by itself; returns the instants that it published whole and healthy."""
+    def end_rig(self) -> dict[int, float]:
+        """It finishes by itself; returns the instants that it published whole and healthy, and how many s too late."""
         self._rig.stdin.close()
         told = self._rig.stdout.read()
         self._end_rig()
-        return json.loads(told)
+        return dict(json.loads(told))
 
     def wait(self, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> bool:
         """Until the condition is true; asked whenever something has come, and now and then."""

@@ -2,6 +2,7 @@
 
     python benchmark/soak.py --minutes 2                                       # a try
     python benchmark/soak.py --json benchmark/results/soak.json                # 30 minutes
+    python benchmark/soak.py --minutes 8 --bare                                # what Fast DDS alone keeps, beside it
 
 Six 704x396 JPEG cameras at 10 Hz; rig and node are processes of their own, reliable DDS between them, so that nothing is lost
 on the way and the counts must balance. A stand-in for the network tells which pictures it was given (see fault_bench.py), the
@@ -10,8 +11,16 @@ run's choice.
 
 Figures: `complete` frames the rig published whole and healthy; of these `answered` (complete sets of boxes), `superseded` (gave
 way to a newer one before the network was free), `failed` (the network failed, and ~/status said so), `partial_at_return` (answered
-without a camera whose fault had just ended) and `lost` (none of these: must be 0). `balance` holds the node's own counts, `wrong`
-counts sets of boxes that rest on mixed, stale or unflagged images. `rss_growth_pct` and `threads` are the node's after warm-up.
+without a camera whose fault had just ended), `published_late` (answered without a camera; by the rig's own clock an image left it
+more than half of the node's deadline after it was due: machine and rig were held up, not the node) and `lost` (none of these:
+must be 0). `balance` holds the node's own counts; `listener_held_up_s` says for how long at most this process, which listens, was
+not run, because a reliable publisher keeps only so many sets for it. `wrong` counts sets of boxes that rest on mixed, stale or
+unflagged images. `rss_growth_pct` and `threads` are the node's after warm-up, `rss_mb_by_minute` is the way there.
+
+The node runs with the Fast DDS profile that docs/node.md advises where memory is watched; with --default-queues it does not, and
+its subscriptions keep what their queues once took. With --bare a process that only subscribes to the same topics, by rclpy and
+without the profile, runs beside it: `bare_rss_mb_by_minute`.
+
 Exit status 1 if a frame is lost, a count does not balance, a set is wrong, or, of 10 minutes or more, the node has grown by a
 percent: before, its allocator still fills up.
 """
@@ -21,9 +30,11 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +48,18 @@ RETURN = (
     10  # instants after a fault within which a camera that is back may still be missing: DDS must find its publisher
 )
 PARAMETERS = {"queue_depth": "30"}
+LATE_S = 0.05  # half of the node's deadline_ms
+BARE = f"""
+import rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage
+rclpy.init()
+node = rclpy.create_node("bare")
+for camera in {CAMERAS!r}:
+    for kind, topic in ((CompressedImage, "image_raw/compressed"), (CameraInfo, "camera_info")):
+        node.create_subscription(kind, "/" + camera + "/" + topic, lambda message: None, QoSProfile(depth=30))
+rclpy.spin(node)
+"""
 
 
 def process_numbers(pid: int) -> tuple[float, int]:
@@ -45,13 +68,34 @@ def process_numbers(pid: int) -> tuple[float, int]:
     return int(lines["VmRSS"].split()[0]) / 1024, int(lines["Threads"])
 
 
-def soak(minutes: float, seed: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Run it; returns the figures."""
+@contextmanager
+def bare_subscriber(wanted: bool) -> Iterator[int | None]:
+    """Process number of a subscriber without any code of ours."""
+    if not wanted:
+        yield None
+        return
+    process = subprocess.Popen([sys.executable, "-c", BARE], stderr=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def soak(
+    minutes: float, seed: int, report: Callable[[str], None], give_back: bool = True, bare: bool = False
+) -> dict[str, Any]:
+    """Run it; returns the figures. ``give_back``: see ``Bench``; ``bare``: see ``bare_subscriber``."""
     random_ = random.Random(seed)
     choice = [fault for fault in FAULTS if fault.soak and fault.setup == "plain"]
     samples: list[tuple[float, float, int]] = []  # s since the start, MB, threads
+    bare_mb: list[tuple[float, float]] = []  # s since the start, MB
+    held_up = [0.0]  # s by which this process was woken too late
     disturbed: list[tuple[float, float]] = []  # monotonic s
-    with Bench(reliable=True, size="soak", parameters=PARAMETERS) as bench:
+    with (
+        Bench(reliable=True, size="soak", parameters=PARAMETERS, give_back=give_back) as bench,
+        bare_subscriber(bare) as bare_pid,
+    ):
         if not bench.settle():
             raise SystemExit("the node does not become well:\n" + bench.said()[-3000:])
         begun = time.monotonic()
@@ -61,7 +105,11 @@ def soak(minutes: float, seed: int, report: Callable[[str], None]) -> dict[str, 
             while time.monotonic() < end and bench.node.poll() is None:
                 if not samples or time.monotonic() - begun - samples[-1][0] >= 2.0:
                     samples.append((time.monotonic() - begun, *process_numbers(bench.node.pid)))
-                time.sleep(min(0.2, max(0.0, end - time.monotonic())))
+                    if bare_pid is not None:
+                        bare_mb.append((samples[-1][0], process_numbers(bare_pid)[0]))
+                wake = time.monotonic() + min(0.2, max(0.0, end - time.monotonic()))
+                time.sleep(max(0.0, wake - time.monotonic()))
+                held_up.append(time.monotonic() - wake)
 
         told = 0.0
         count = 0
@@ -85,20 +133,25 @@ def soak(minutes: float, seed: int, report: Callable[[str], None]) -> dict[str, 
         bench.wait(quiet, 20.0)
         time.sleep(1.0)  # for diagnostics of the end
         alive = bench.node.poll() is None
-        figures = _figures(bench, healthy, samples, disturbed, begun)
-        figures |= {"faults": count, "seed": seed, "node_alive": alive}
+        figures = account(bench, healthy, samples, disturbed, begun)
+        figures |= {"faults": count, "seed": seed, "node_alive": alive, "listener_held_up_s": round(max(held_up), 3)}
+        figures |= {"bare_rss_mb_by_minute": _by_minute(bare_mb)} if bare else {}
         if not alive:
             report(bench.said()[-3000:])
     return figures
 
 
-def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, begun: float) -> dict[str, Any]:
+def account(bench: Bench, late_s: dict[int, float], samples: list, disturbed: list, begun: float) -> dict[str, Any]:
+    """What became of every frame, and how the node went.
+
+    ``late_s``: of every instant that the rig published whole and healthy, by how many s the last image left too late.
+    """
     first = round((bench.sets[0].t_ref - bench.start) / PERIOD) + 1
-    healthy = [instant for instant in healthy if instant >= first]
+    healthy = [instant for instant in late_s if instant >= first]
     instant_of = lambda t_ref: round((t_ref - bench.start) / PERIOD)  # noqa: E731
     answered = {instant_of(s.t_ref): s for s in bench.sets}
     failed = {instant_of(_ns(m.header.stamp)) for _, m in bench.statuses if not m.published}
-    counted = {"answered": 0, "superseded": 0, "failed": 0, "partial_at_return": 0, "lost": 0}
+    counted = dict.fromkeys(("answered", "superseded", "failed", "partial_at_return", "published_late", "lost"), 0)
     gaps, lost_as = [], []
     # At each status, so many sets had given way to newer ones up to then; frames without an answer must be among them.
     superseded_until = [(instant_of(_ns(m.header.stamp)), m.superseded_sets) for _, m in bench.statuses]
@@ -112,8 +165,10 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
         elif found is not None and since < RETURN:
             counted["partial_at_return"] += 1
         elif found is not None:
-            counted["lost"] += 1
-            lost_as.append(f"{instant} answered without {', '.join(found.missing)}, {since} frames after a fault")
+            late = late_s[instant]
+            counted["published_late" if late > LATE_S else "lost"] += 1
+            text = f"{instant} answered without {', '.join(found.missing)}, {since} frames after a fault"
+            lost_as.append(f"{text}; its images left the rig up to {late * 1e3:.0f} ms too late")
         elif instant in failed:
             counted["failed"] += 1
         else:
@@ -128,7 +183,8 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
             counted["superseded"] += 1
         else:
             unanswered += 1
-            lost_as.append(f"{instant} not answered, {given_way} given way")
+            late = late_s[instant]
+            lost_as.append(f"{instant} not answered, {given_way} given way, up to {late * 1e3:.0f} ms too late")
     counted["lost"] += unanswered
     counts = bench.counts()
     cameras = _camera_counts(bench)
@@ -163,9 +219,18 @@ def _figures(bench: Bench, healthy: list[int], samples: list, disturbed: list, b
         "balance": balance,
         "rss_mb": [round(rss_first, 1), round(rss_last, 1)],
         "rss_growth_pct": round((rss_last / rss_first - 1) * 100, 2),
+        "rss_mb_by_minute": _by_minute([(at, mb) for at, mb, _ in samples]),
         "threads": [min(s[2] for s in warm), max(s[2] for s in warm)],
         "latency_ms": _latencies(bench, disturbed, begun),
     }
+
+
+def _by_minute(samples: list[tuple[float, float]]) -> list[float]:
+    """Median of each minute, of (s since the start, value)."""
+    minutes: dict[int, list[float]] = {}
+    for at, value in samples:
+        minutes.setdefault(int(at / 60), []).append(value)
+    return [round(statistics.median(values), 1) for _, values in sorted(minutes.items())]
 
 
 def _camera_counts(bench: Bench) -> dict[str, dict[str, int]]:
@@ -208,10 +273,12 @@ def main(argv: list[str] | None = None, report: Callable[[str], None] = print) -
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--default-queues", action="store_true", help="the node without the Fast DDS profile")
+    parser.add_argument("--bare", action="store_true", help="beside it a process that only subscribes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args(argv)
     with own_domain():
-        figures = soak(options.minutes, options.seed, report)
+        figures = soak(options.minutes, options.seed, report, not options.default_queues, options.bare)
     for key, value in figures.items():
         report(f"{key}: {value}")
     if options.json:

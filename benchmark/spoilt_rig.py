@@ -3,8 +3,9 @@
     python benchmark/spoilt_rig.py START_NS [--raw] [--clock] [--reliable] [--await-listeners]
 
 It prints `ready` and for how many seconds it has waited for DDS to find who listens. On stdin: `begin NAME` (a fault of
-fault_list.py is there from now on), `mend` (all are gone), end of file (end). At its end it prints the numbers of the instants that
-it published whole and healthy, as JSON. Every picture shows, all over itself, of which instant and camera it is, so that who
+fault_list.py is there from now on), `mend` (all are gone), end of file (end). At its end it prints, as JSON, the instants that it
+published whole and healthy, and by how many seconds the last image of each left later than it was due: a machine with too few cores
+holds up the rig as well as the node. Every picture shows, all over itself, of which instant and camera it is, so that who
 receives boxes of it can tell whether it was the right one: see `code_of` and `Picture`. Stamps are of this machine's clock.
 """
 
@@ -145,7 +146,7 @@ def main() -> None:
     print("ready", rig.await_listeners(DISCOVERY_S) if options.await_listeners else 0.0, flush=True)
     rig.run(ended)
     try:
-        print(json.dumps(rig.healthy), flush=True)
+        print(json.dumps(list(rig.healthy.items())), flush=True)
     except BrokenPipeError:  # whoever started this process has ended
         pass
     rclpy.try_shutdown()
@@ -183,7 +184,7 @@ class _Rig:
         self._held: dict[str, Any] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self.healthy: list[int] = []
+        self.healthy: dict[int, float] = {}  # instant: s that an image of it left too late, at most
 
     def await_listeners(self, seconds: float) -> float:
         """Until every publisher has a subscriber, or for so long; returns how long it took."""
@@ -229,7 +230,7 @@ class _Rig:
         """All messages of one instant, each at its time."""
         spoilt, begin = self.spoilt, self._zero + instant * PERIOD / 1e9
         if spoilt == Spoilt():
-            self.healthy.append(instant)
+            self.healthy[instant] = 0.0
         stamps = [self._start + spoilt.time_shift + instant * PERIOD + i * OFFSET for i in range(len(CAMERAS))]
         if self._mounted != spoilt.mount_z:
             self._mounted = spoilt.mount_z
@@ -244,9 +245,15 @@ class _Rig:
             elif camera not in spoilt.gone and existing is None:
                 self._images[camera] = self._image_publisher(camera)
             due = begin + i * OFFSET / 1e9 + spoilt.delay_s.get(camera, 0.0)
-            self._at(due, lambda i=i, stamp=stamps[i]: self._send(i, instant, stamp, spoilt))
+            self._at(due, lambda i=i, stamp=stamps[i], due=due: self._send_in_time(i, instant, stamp, spoilt, due))
             if camera in spoilt.rival:
                 self._at(due + 0.05, lambda i=i, stamp=stamps[i] + PERIOD // 2: self._send(i, instant, stamp, spoilt))
+
+    def _send_in_time(self, i: int, instant: int, stamp: int, spoilt: Spoilt, due: float) -> None:
+        """``_send``, and note how late that was."""
+        self._send(i, instant, stamp, spoilt)
+        if instant in self.healthy:
+            self.healthy[instant] = max(self.healthy[instant], round(time.monotonic() - due, 4))
 
     def _send(self, i: int, instant: int, stamp: int, spoilt: Spoilt) -> None:
         camera = CAMERAS[i]

@@ -64,9 +64,16 @@ def model_path(model: str | Path) -> Path:
 
 
 def large_segment() -> dict[str, str]:
-    """Environment for a process that publishes images: room for six at once in Fast DDS's shared memory.
+    """Environment for a process that publishes images: room for six at once in Fast DDS's shared memory."""
+    return _fastdds_profile("fastdds_large_segment.xml")
 
-    Each version of Fast DDS has a variable of its own.
-    """
-    profile = str(share_directory() / "config" / "fastdds_large_segment.xml")
+
+def small_queues() -> dict[str, str]:
+    """Environment for a process that subscribes to images: Fast DDS frees what their queues took once they are taken."""
+    return {"RMW_FASTRTPS_USE_QOS_FROM_XML": "1", **_fastdds_profile("fastdds_small_queues.xml")}
+
+
+def _fastdds_profile(file: str) -> dict[str, str]:
+    """Each version of Fast DDS has a variable of its own."""
+    profile = str(share_directory() / "config" / file)
     return {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}

@@ -66,6 +66,7 @@ REASONS = (ZERO_STAMP, DUPLICATE, CONFLICT, LATE, STRAY, TOO_FEW, RESET, UNPLACE
 GIVEN = "given"  # a state of the offsets, besides those of an OffsetEstimate
 
 _WINDOW = 2 * ENOUGH  # stamps kept of each camera, for period and offsets
+_HOLDS = 3  # times that a frame stays open beyond its deadline because the receiver was held up
 _REFIT_AFTER = 32  # closed frames without a complete one before learnt offsets are checked
 
 
@@ -142,7 +143,7 @@ class Counters:
 class _Frame:
     """An instant whose images are still arriving."""
 
-    __slots__ = ("deadline", "entries", "first_offset", "high", "low", "opened")
+    __slots__ = ("deadline", "entries", "first_offset", "held_until", "high", "holds", "low", "opened")
 
     def __init__(self, now_ns: int, first_offset: int, time_ns: int):
         self.entries: dict[str, tuple[int, Any]] = {}  # camera -> (stamp, message)
@@ -150,6 +151,7 @@ class _Frame:
         self.first_offset = first_offset  # of the camera that opened it
         self.low = self.high = time_ns  # range of the corrected times
         self.deadline = 0
+        self.held_until = self.holds = 0  # see catch_up()
 
     @property
     def time(self) -> int:
@@ -261,6 +263,15 @@ class Synchroniser:
             self._expire(now_ns, sets)
         return sets
 
+    def catch_up(self, now_ns: int, for_ns: int) -> None:
+        """The receiver was held up: of what came meanwhile some may still wait to be taken. Frames whose deadline has passed
+        stay open for so much longer, each three times at most. To be called before add() or poll() of the same `now_ns`."""
+        with self._lock:
+            for frame in self._open:
+                if frame.deadline <= now_ns and frame.holds < _HOLDS:
+                    frame.deadline = frame.held_until = now_ns + for_ns
+                    frame.holds += 1
+
     def flush(self, now_ns: int) -> list[CameraSet]:
         """Close every open frame: at the end of a recording."""
         sets: list[CameraSet] = []
@@ -354,6 +365,7 @@ class Synchroniser:
         if self._now is not None and now < self._now:
             for frame in self._open:
                 frame.opened = min(frame.opened, now)
+                frame.held_until = 0
                 self._set_deadline(frame)
             self._heard = {camera: (time, min(arrival, now)) for camera, (time, arrival) in self._heard.items()}
         self._now = now
@@ -443,7 +455,7 @@ class Synchroniser:
         for camera, offset in self._offsets.items():
             if camera not in frame.entries and offset - frame.first_offset > due:
                 due = offset - frame.first_offset
-        frame.deadline = frame.opened + due + self.deadline_ns
+        frame.deadline = max(frame.opened + due + self.deadline_ns, frame.held_until)
 
     def _ready(self, frame: _Frame) -> bool:
         """Whether there is nothing left to wait for."""

@@ -156,6 +156,30 @@ def test_deadline_counts_from_when_the_last_missing_camera_is_due_on_the_receivi
     assert got.missing == ("b",) and got.waited_ns == 80 * MS
 
 
+def test_what_came_while_the_receiver_was_held_up_is_taken_before_a_set_is_closed():
+    policy = Synchroniser(("a", "b", "c"), dict.fromkeys("abc", 0), min_cameras=1)
+    add(policy, "a", 0)
+    policy.catch_up(START + 300 * MS, 20 * MS)  # nobody looked when the deadline passed; the rest waits to be taken
+    assert add(policy, "a", 100, 300) == [] and policy.next_deadline_ns == START + 320 * MS
+    assert policy.poll(START + 300 * MS) == []
+    assert add(policy, "b", 0, 310) == [] and policy.next_deadline_ns == START + 320 * MS
+    (got,) = add(policy, "c", 0, 319)
+    assert got.complete
+    # Not for long: what is missing then has not come.
+    for now_ms in (700, 719, 730, 751, 771):
+        policy.catch_up(START + now_ms * MS, 20 * MS)
+        assert policy.poll(START + now_ms * MS) == [] or now_ms == 771
+    assert policy.next_deadline_ns is None and policy.counters.partial == 1
+
+
+def test_catching_up_does_not_outlast_a_receiving_clock_that_jumps_back():
+    policy = Synchroniser(("a", "b"), {"a": 0, "b": 0}, min_cameras=1)
+    policy.add("a", START, None, 1000 * 10**9)
+    policy.catch_up(1000 * 10**9 + 2 * WAIT, 20 * MS)
+    assert policy.poll(5 * 10**9) == []
+    assert len(policy.poll(5 * 10**9 + WAIT)) == 1
+
+
 def test_a_missing_image_is_known_lost_when_its_camera_delivers_a_newer_one():
     policy = Synchroniser(("a", "b", "c"), dict.fromkeys("abc", 0))
     add(policy, "a", 0)

@@ -47,7 +47,7 @@ from bevdistill_ros.node.callback_groups import forget_destroyed
 from bevdistill_ros.node.diagnostics import ERROR, WARN, Health, Trouble
 from bevdistill_ros.node.drops import WINDOW_S, DropWatch
 from bevdistill_ros.node.inputs import CameraInputs, check_topics
-from bevdistill_ros.node.memory import give_back
+from bevdistill_ros.node.memory import give_back, leave_out_of_collection, let_collect
 from bevdistill_ros.node.outputs import Outputs
 from bevdistill_ros.node.pace import Pace
 from bevdistill_ros.node.pictures import Repeats
@@ -61,6 +61,8 @@ from bevdistill_ros.threads import Crew
 NODE_NAME = "bevdistill_detector"
 QUIET_S = 5.0
 """While nothing is published, the log says every so often what is missing."""
+GIVE_BACK_S = 10.0
+"""What a burst of images has taken goes back to the system within so long; less than a millisecond, mostly."""
 
 LoadDetector = Callable[[str, str], Any]
 """(the parameter `model`, device) -> detector, as ``Detector.from_checkpoint``."""
@@ -128,7 +130,7 @@ class DetectorNode(LifecycleNode):
 
     def _reset_transient(self) -> None:
         """State of one activation."""
-        self._published_at = self._told_at = time.monotonic()
+        self._published_at = self._told_at = self._gave_back_at = time.monotonic()
         self._last_status: DetectorStatus | None = None
         self._pace = Pace()
         self._drops = DropWatch()
@@ -253,6 +255,7 @@ class DetectorNode(LifecycleNode):
         self._outputs = Outputs(self, settings, detector)
         if settings.warm_up:
             _warm_up(detector, len(settings.cameras))
+        leave_out_of_collection()
         self.get_logger().info(
             f"model {self._model_name}; cameras {', '.join(settings.cameras)}; boxes in {settings.base_frame}"
         )
@@ -342,6 +345,7 @@ class DetectorNode(LifecycleNode):
         self._health.watch({})
         if not self._destroyed:
             self._tf_buffer.clear()
+        let_collect()
         give_back()
 
     def destroy_node(self) -> None:
@@ -494,6 +498,9 @@ class DetectorNode(LifecycleNode):
         except Exception:  # what leaves a callback ends rclpy.spin
             if self.context.ok():
                 self.get_logger().error(f"diagnostics failed:\n{traceback.format_exc()}", throttle_duration_sec=10.0)
+        if time.monotonic() - self._gave_back_at >= GIVE_BACK_S:
+            self._gave_back_at = time.monotonic()
+            give_back()
 
     def _tell(self) -> None:
         """Publish /diagnostics; while no boxes come, say in the log what is missing, one line a camera."""

@@ -24,6 +24,10 @@ from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.set_pipeline import SetResult
 from bevdistill_ros.visualise import draw_bev, draw_boxes, mosaic
 
+_KEPT = 30
+"""Sets of boxes for which a reliable listener may be held up and still get them all: three seconds at 10 Hz. The depth of his own
+queue does not help him beyond that."""
+
 
 class Outputs:
     """The publishers of results, and what must be remembered from one message to the next.
@@ -53,12 +57,12 @@ class Outputs:
             )
         self.restart()
         try:
-            self._detections = self._publisher(Detection3DArray, "~/detections", 5)
-            self._objects = self._publisher(DetectedObjectArray, "~/objects", 5)
+            self._detections = self._publisher(Detection3DArray, "~/detections", _KEPT)
+            self._objects = self._publisher(DetectedObjectArray, "~/objects", _KEPT)
             latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self._labels = self._publisher(LabelInfo, "~/labels", latched)
             self._markers = self._publisher(MarkerArray, "~/markers", 5)
-            self.status = self._publisher(DetectorStatus, "~/status", 5)
+            self.status = self._publisher(DetectorStatus, "~/status", _KEPT)
             """Publisher of what became of every set, also of those without boxes; the node knows what to say."""
             self._overlay = self._publisher(CompressedImage, "~/overlay/compressed", 1)
         except Exception:

@@ -160,7 +160,7 @@ class SetPipeline:
             result.problems.append(f"{name}: frozen: {text}")
             self.unusable_images += 1
         for name, outcome in zip(jobs, self._crew.run(list(jobs.values()))):
-            if isinstance(outcome, ValueError):
+            if isinstance(outcome, str):
                 topic = self._image_topics[name]
                 self._health.report(name, diagnostics.IMAGE, f"image on {topic} cannot be used: {outcome}")
                 result.problems.append(f"{name}: image cannot be used: {outcome}")
@@ -171,17 +171,24 @@ class SetPipeline:
                 result.images[name] = outcome
                 self._health.clear(name, diagnostics.IMAGE)
 
-    def _preprocess_one(self, message: Any, camera: Camera, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _preprocess_one(self, message: Any, camera: Camera, row: np.ndarray) -> tuple[np.ndarray, np.ndarray] | str:
+        """The image and its K, or why it cannot be used.
+
+        Text, because an exception that is handed on knows the frames that it came through, which know it: all images of the set
+        would stay until Python next looks for such cycles.
+        """
         try:
             source, size = messages.image_source(message)
             if size is not None and size != (camera.width, camera.height):
-                raise ValueError(
+                return (
                     f"it is {size[0]}x{size[1]} pixels, but its calibration is for {camera.width}x{camera.height} "
                     "(binning and region of interest counted): calibrate for this size, or publish the right CameraInfo"
                 )
             return self._detector.preprocess(source, camera, row)
+        except ValueError as error:
+            return str(error)
         except cv2.error as error:
-            raise ValueError(f"OpenCV cannot decode it: {' '.join(str(error).split())}") from None
+            return f"OpenCV cannot decode it: {' '.join(str(error).split())}"
 
     def _place(self, result: SetResult, settings: Settings, stopping: threading.Event) -> None:
         """Poses of the cameras at the reference time; waits for transforms a little if they are late."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gc
 import hashlib
 import threading
 import time
@@ -69,6 +70,27 @@ def test_transitions_can_be_repeated_without_leaving_anything(make_bench) -> Non
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
     assert threading.active_count() == threads and bench.loaded[-1] == ("fake", "cpu")
+
+
+def test_the_garbage_collector_passes_over_the_network_while_there_is_one(make_bench) -> None:
+    """Going through everything takes it a tenth of a second, in which images wait and sets lose them."""
+    node = make_bench(CAMERAS).node
+    for _ in range(2):
+        assert gc.get_freeze_count() == 0
+        assert node.trigger_configure() == SUCCESS
+        assert gc.get_freeze_count() > 10_000 and len(gc.get_objects()) < 10_000
+        assert node.trigger_cleanup() == SUCCESS
+
+
+def test_freed_memory_goes_back_to_the_system_while_the_node_runs(make_bench, monkeypatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(detector_node, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(detector_node, "GIVE_BACK_S", 0.05)
+    bench = make_bench(CAMERAS, warm_up=False, diagnostics_period_s=0.1, **OFFSETS)
+    bench.listen(DiagnosticArray, "/diagnostics")
+    start(bench)
+    given.clear()
+    bench.wait(lambda: len(given) >= 3, "memory given back")
 
 
 def test_subscriptions_exist_only_while_active(make_bench) -> None:

@@ -56,6 +56,14 @@ def test_boxes_arrive_whether_or_not_the_encoding_is_known(make_bench, start_rig
     assert (found.velocity.x, found.velocity.y) == (3.0, -1.0) and detection.header.frame_id == "base_link"
 
 
+def test_sets_of_boxes_are_kept_for_listeners_who_are_held_up(make_bench) -> None:
+    """However deep a listener's own queue: with a depth of 5 here, of 20 sets during which it stood still 17 never came."""
+    bench = make_bench(CAMERAS, warm_up=False, **OFFSETS)
+    start(bench)
+    depths = {publisher.topic_name: publisher.qos_profile.depth for publisher in bench.node.publishers}
+    assert all(depths[f"{OUT}/{topic}"] >= 30 for topic in ("detections", "objects", "status"))
+
+
 def test_the_overlay_has_pictures_of_its_own(make_bench, start_rig, monkeypatch) -> None:
     """It is drawn while the next set is preprocessed into the same memory."""
     rows: list[np.ndarray] = []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import array
+import gc
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import cv2
@@ -243,3 +246,44 @@ def test_boxes_that_are_no_numbers_are_never_given_out(bench) -> None:
     made.detector.__class__ = Broken
     with pytest.raises(ValueError, match="1 of 3 boxes of the network are not finite"):
         made.run(camera_set(**dict.fromkeys(CAMERAS, jpeg(90))))
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("trouble", ["", "no picture", "another size", "no frame", "transform ahead", "network"])
+def test_the_images_of_a_set_go_with_it_whatever_was_wrong(bench, no_garbage_collector, trouble) -> None:
+    """Not when Python looks for reference cycles: until then a bad camera's images pile up, and going through the process for
+    them holds up whatever else is to be done."""
+    calibration, buffer = CalibrationStore(FILE), Buffer()
+    if trouble in ("no frame", "transform ahead"):
+        calibration = CalibrationStore({**FILE, "b": FileCalibration(FILE["b"].camera)})
+    if trouble == "transform ahead":
+        for behind in (80_000_000, 60_000_000):
+            transform = TransformStamped(child_frame_id="b")
+            transform.header.frame_id, transform.header.stamp = "base_link", time_message(T0 - behind)
+            transform.transform.rotation.w = 1.0
+            buffer.set_transform(transform, "test")
+    made = bench(calibration, buffer, tf_timeout_ms=10.0, tf_max_age_ms=0.0)
+
+    class Broken(Detector):
+        def __call__(self, *arguments, **named) -> Boxes:
+            raise RuntimeError("out of memory")
+
+    if trouble == "network":
+        made.detector.__class__ = Broken
+    picture = {"no picture": b"no picture", "another size": jpeg(90, 2 * WIDTH)}.get(trouble, jpeg(90))
+    found = camera_set(a=jpeg(90), b=picture, c=jpeg(90))
+    alive = weakref.ref(found)
+    try:
+        result = made.run(found)
+        assert result.used == (["a", "c"] if trouble else list(CAMERAS))
+    except RuntimeError:
+        assert trouble == "network"
+    del found
+    result = None
+    assert alive() is None

@@ -1,8 +1,10 @@
 """What bevdistill_ros relies on in tf2_ros: holds on the stand-in and on the real package."""
 
+import gc
 import math
 import threading
 import time as wall
+import weakref
 
 import pytest
 import rclpy
@@ -50,6 +52,26 @@ def test_exceptions_have_one_base():
         assert issubclass(exception, tf2_ros.TransformException)
     assert issubclass(tf2_ros.TransformException, Exception)
     assert not issubclass(tf2_ros.ExtrapolationException, tf2_ros.LookupException)
+
+
+def test_a_failed_lookup_keeps_nothing_of_its_caller(buffer):
+    class Images:
+        pass
+
+    def ask(target: str, source: str) -> weakref.ref:
+        images = Images()
+        with pytest.raises(tf2_ros.TransformException):
+            buffer.lookup_transform(target, source, at(5))
+        return weakref.ref(images)
+
+    buffer.set_transform(transform("odom", "base", 1.0), "test")
+    buffer.set_transform(transform("odom", "base", 2.0), "test")
+    gc.disable()
+    try:
+        for target, source in (("odom", "base"), ("base", "odom"), ("odom", "nowhere"), ("", "base")):
+            assert ask(target, source)() is None
+    finally:
+        gc.enable()
 
 
 def test_static_transform_holds_at_any_time(buffer):

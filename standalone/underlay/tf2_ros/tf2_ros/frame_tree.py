@@ -254,12 +254,14 @@ class FrameTree:
 
         # from the source to the root, as far as the data go
         ancestor_T_source = {source: Pose()}
-        frame, cut_off = source, None
+        # Why it goes no further, as text: a frame that keeps the exception it raises is freed by the garbage collector alone,
+        # and all frames that have called it, with what they hold.
+        frame, cut_off = source, ""
         while (link := self.links.get(frame)) is not None:
             try:
                 parent, parent_T_frame = link.at(time)
             except ExtrapolationException as error:
-                cut_off = ExtrapolationException(f"{error}{where}")  # the path may branch off below
+                cut_off = f"{error}{where}"  # the path may branch off below
                 break
             if parent in ancestor_T_source:
                 raise LookupException(LOOP)
@@ -272,7 +274,7 @@ class FrameTree:
         while frame not in ancestor_T_source:
             link = self.links.get(frame)
             if link is None:
-                raise cut_off if cut_off is not None else self._unconnected(target, source)
+                raise ExtrapolationException(cut_off) if cut_off else self._unconnected(target, source)
             try:
                 frame, parent_T_frame = link.at(time)
             except ExtrapolationException as error:
