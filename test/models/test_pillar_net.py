@@ -130,7 +130,7 @@ def test_mixed_precision_does_not_touch_the_pillars(network: PillarNet) -> None:
     points = [cloud(500), cloud(100, 1)]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = network.pillars(points)
-        assert network(points).center.heatmap.dtype == torch.bfloat16  # the rest is
+        assert network(points).bev.dtype == torch.bfloat16  # the rest is
     with torch.no_grad():
         assert torch.equal(mixed, network.pillars(points))
 
