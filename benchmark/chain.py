@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result
+from sixcam import run_verb
 
 TEST_SPLIT = "held_out"
 LABELS = "v1.0-labels"
@@ -39,7 +39,7 @@ class Chain:
         """``bevdistill WORDS``, unless the file that it makes is there.
 
         Raises:
-            SystemExit: it failed.
+            SystemExit: it failed, or was interrupted.
         """
         arguments = [str(word) for word in words]
         typed = " ".join(arguments).replace(f"{self._folder}/", "")
@@ -48,9 +48,7 @@ class Chain:
             return
         print(f"{step}: bevdistill {typed}", flush=True)
         began = time.monotonic()
-        status = subprocess.run([sys.executable, "-m", "bevdistill_ros", *arguments], check=False).returncode
-        if status:
-            raise SystemExit(f"{step}: bevdistill {arguments[0]} failed with exit status {status}")
+        run_verb(*arguments)
         self.seconds[step] = round(time.monotonic() - began, 1)
 
 
@@ -78,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     chain = Chain(folder)
 
     drives = [f"--drives={options.drives}", f"--duration={options.duration}"]
-    test_drives = ["--split", TEST_SPLIT, f"--drives={max(1, options.drives // 4)}", f"--duration={options.duration}"]
+    tests = max(1, options.drives // 4)
+    test_drives = ["--split", TEST_SPLIT, f"--drives={tests}", f"--duration={options.duration}"]
     chain.run("bags with labels", "world", "--bags", bags / "labelled", "--split", "world_train", *drives)
     chain.run("bags without", "world", "--bags", bags / "unlabelled", "--split", "world_train", "--seed", 1, *drives)
     chain.run("bags to test on", "world", "--bags", bags / "test", *test_drives)
@@ -87,9 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     steps = f"--set=training.steps={options.teacher_steps}"
     train = ["train", "--config", "teacher_nano", "--bags", bags / "labelled", "--output", runs / "teacher"]
     chain.run("teacher", *train, steps, *fields, made=teacher)
-    rig = folder / "rig_without_labels.yaml"
-    without_labels(runs / "teacher" / "rig.yaml", rig)
-    chain.run("conversion", "convert", "--bags", bags / "unlabelled", "--rig", rig, "--output", data / "unlabelled")
+    rig = runs / "teacher" / "rig.yaml"
+    rig_without = folder / "rig_without_labels.yaml"
+    without_labels(rig, rig_without)
+    chain.run(
+        "conversion", "convert", "--bags", bags / "unlabelled", "--rig", rig_without, "--output", data / "unlabelled"
+    )
     words = ["label", teacher, "--data", data / "unlabelled", "--output", LABELS]
     chain.run("labels", *words, made=data / "unlabelled" / LABELS / "label.json")
     # A third of the student's steps teach its images alone what LiDAR sees; then it learns to detect.
@@ -97,22 +99,26 @@ def main(arguments: list[str] | None = None) -> int:
     steps += [f"--set=training.image_supervision.alone_steps={options.student_steps // 3}"]
     words = ["train", "--config", "nano", "--data", data / "unlabelled", "--version", LABELS, "--cache-images"]
     chain.run("student on labels", *words, "--output", runs / "student", *steps, *fields, made=student)
-    test_rig = runs / "teacher" / "rig.yaml"
-    chain.run("test data", "convert", "--bags", bags / "test", "--rig", test_rig, "--output", data / "test")
+    chain.run("test data", "convert", "--bags", bags / "test", "--rig", rig, "--output", data / "test")
     scores = folder / "scores.json"
     chain.run("scores", "evaluate", teacher, student, "--data", data / "test", "--json", scores)
     demo = folder / "demo"
     chain.run("detector", "demo", "--model", student, "--output", demo, f"--duration={options.duration}")
 
-    figures = summarise(options, json.loads(scores.read_text()), json.loads((demo / "summary.json").read_text()))
-    figures["seconds"] = chain.seconds
+    figures = {
+        "drives": {"with labels": options.drives, "without": options.drives, "to test on": tests},
+        "duration_s": options.duration,
+        "steps": {"teacher": options.teacher_steps, "student": options.student_steps},
+        **summarise(json.loads(scores.read_text()), json.loads((demo / "summary.json").read_text())),
+        "seconds": chain.seconds,
+    }
     print(json.dumps(figures, indent=2))
     if options.json:
         write_result(options.json, figures)
     return 0
 
 
-def summarise(options: argparse.Namespace, scores: dict[str, Any], demo: dict[str, Any]) -> dict[str, Any]:
+def summarise(scores: dict[str, Any], demo: dict[str, Any]) -> dict[str, Any]:
     """What came of it: scores of both, and of the node."""
     teacher, student = (checkpoint["runs"][0] for checkpoint in scores["checkpoints"])
     found = {
@@ -120,13 +126,7 @@ def summarise(options: argparse.Namespace, scores: dict[str, Any], demo: dict[st
         for name, run in (("teacher", teacher), ("student on its labels", student))
     }
     node = {key: demo[key] for key in ("frames", "sets", "failed_sets", "detections", "ap_2m")}
-    return {
-        "drives": {"with labels": options.drives, "without": options.drives, "to test on": max(1, options.drives // 4)},
-        "duration_s": options.duration,
-        "steps": {"teacher": options.teacher_steps, "student": options.student_steps},
-        "test drives": found,
-        "detector node": node,
-    }
+    return {"test drives": found, "detector node": node}
 
 
 if __name__ == "__main__":

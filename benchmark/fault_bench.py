@@ -28,6 +28,7 @@ from fault_list import ANY, COMPLETE, NONE, PARTIAL, UNCOMPENSATED, Fault
 from spoilt_rig import CAMERAS, FOCAL, MOUNT_Z, NETWORK, OFFSET, PERIOD, SIZES, SPEED, Picture, Spoilt, code_of
 
 from bevdistill_ros.paths import large_segment, small_queues
+from bevdistill_ros.stamps import header_ns, stamp_ns
 
 PATIENCE_S = 60.0
 SLOW_S = 0.25
@@ -121,8 +122,8 @@ class Heard:
 
     def __init__(self, message: Any, start: int, focals: tuple[float, ...], heights: tuple[float, ...]) -> None:
         self.at = time.monotonic()
-        self.t_ref = _ns(message.header.stamp)
-        stamps = {i: _ns(s) for i, (s, used) in enumerate(zip(message.stamps, message.used)) if used}
+        self.t_ref = header_ns(message)
+        stamps = {i: stamp_ns(s) for i, (s, used) in enumerate(zip(message.stamps, message.used)) if used}
         self.missing = tuple(name for name, used in zip(message.cameras, message.used) if not used)
         self.wrong = ""
         self.instant = 0
@@ -163,10 +164,6 @@ class Heard:
     def whole(self) -> bool:
         """Complete, right and motion compensated."""
         return not (self.wrong or self.missing) and self.compensated
-
-
-def _ns(stamp: Any) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 class Bench:

@@ -44,6 +44,8 @@ from fault_list import FAULTS
 from results_file import write_result
 from spoilt_rig import CAMERAS, PERIOD
 
+from bevdistill_ros.stamps import header_ns
+
 RETURN = (
     10  # instants after a fault within which a camera that is back may still be missing: DDS must find its publisher
 )
@@ -107,9 +109,10 @@ def soak(
                     samples.append((time.monotonic() - begun, *process_numbers(bench.node.pid)))
                     if bare_pid is not None:
                         bare_mb.append((samples[-1][0], process_numbers(bare_pid)[0]))
-                wake = time.monotonic() + min(0.2, max(0.0, end - time.monotonic()))
-                time.sleep(max(0.0, wake - time.monotonic()))
-                held_up.append(time.monotonic() - wake)
+                now = time.monotonic()
+                pause = min(0.2, max(0.0, end - now))
+                time.sleep(pause)
+                held_up.append(time.monotonic() - now - pause)
 
         told = 0.0
         count = 0
@@ -150,11 +153,11 @@ def account(bench: Bench, late_s: dict[int, float], samples: list, disturbed: li
     healthy = [instant for instant in late_s if instant >= first]
     instant_of = lambda t_ref: round((t_ref - bench.start) / PERIOD)  # noqa: E731
     answered = {instant_of(s.t_ref): s for s in bench.sets}
-    failed = {instant_of(_ns(m.header.stamp)) for _, m in bench.statuses if not m.published}
+    failed = {instant_of(header_ns(m)) for _, m in bench.statuses if not m.published}
     counted = dict.fromkeys(("answered", "superseded", "failed", "partial_at_return", "published_late", "lost"), 0)
     gaps, lost_as = [], []
     # At each status, so many sets had given way to newer ones up to then; frames without an answer must be among them.
-    superseded_until = [(instant_of(_ns(m.header.stamp)), m.superseded_sets) for _, m in bench.statuses]
+    superseded_until = [(instant_of(header_ns(m)), m.superseded_sets) for _, m in bench.statuses]
     previous, since = None, RETURN
     for instant in healthy:
         since = since + 1 if previous is not None and instant == previous + 1 else 0
@@ -263,10 +266,6 @@ def _latencies(bench: Bench, disturbed: list[tuple[float, float]], begun: float)
 def _p99(values: list[float]) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-
-
-def _ns(stamp: Any) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def main(argv: list[str] | None = None, report: Callable[[str], None] = print) -> int:

@@ -245,11 +245,13 @@ class _Rig:
             elif camera not in spoilt.gone and existing is None:
                 self._images[camera] = self._image_publisher(camera)
             due = begin + i * OFFSET / 1e9 + spoilt.delay_s.get(camera, 0.0)
-            self._at(due, lambda i=i, stamp=stamps[i], due=due: self._send_in_time(i, instant, stamp, spoilt, due))
+            self._at(
+                due, lambda i=i, stamp=stamps[i], due=due: self._send_and_note_lateness(i, instant, stamp, spoilt, due)
+            )
             if camera in spoilt.rival:
                 self._at(due + 0.05, lambda i=i, stamp=stamps[i] + PERIOD // 2: self._send(i, instant, stamp, spoilt))
 
-    def _send_in_time(self, i: int, instant: int, stamp: int, spoilt: Spoilt, due: float) -> None:
+    def _send_and_note_lateness(self, i: int, instant: int, stamp: int, spoilt: Spoilt, due: float) -> None:
         """``_send``, and note how late that was."""
         self._send(i, instant, stamp, spoilt)
         if instant in self.healthy:

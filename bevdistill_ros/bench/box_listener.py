@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
@@ -12,6 +11,7 @@ from vision_msgs.msg import Detection3DArray
 
 from bevdistill_ros.msg import DetectorStatus
 from bevdistill_ros.node.spinning import SpinningNode
+from bevdistill_ros.stamps import header_ns
 
 
 class BoxListener(SpinningNode):
@@ -41,7 +41,7 @@ class BoxListener(SpinningNode):
     def _hear(self, message: Detection3DArray) -> None:
         arrival = time.time_ns()
         with self.changed:
-            self.boxes[_stamp(message)] = arrival
+            self.boxes[header_ns(message)] = arrival
             self.changed.notify_all()
 
     @property
@@ -53,11 +53,7 @@ class BoxListener(SpinningNode):
         """Median milliseconds by stage, of sets with these stamps."""
         by_stage: dict[str, list[float]] = {}
         for message in (deserialize_message(bytes(data), DetectorStatus) for data in self._told):
-            if _stamp(message) in stamps:
+            if header_ns(message) in stamps:
                 for stage in message.stages:
                     by_stage.setdefault(stage.name, []).append(stage.milliseconds)
         return {name: round(statistics.median(values), 3) for name, values in by_stage.items()}
-
-
-def _stamp(message: Any) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

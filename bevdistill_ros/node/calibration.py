@@ -26,6 +26,7 @@ from bevdistill_ros.geometry import (
     rotation_from_quaternion,
 )
 from bevdistill_ros.images import MAX_IMAGE_SIDE, check_image_size
+from bevdistill_ros.stamps import stamp_ns
 
 # ---------------------------------------------------------------------------------------------------------- YAML file
 
@@ -351,11 +352,6 @@ class TransformSource:
             return _matrix(transform), time_ns - stamp_ns(transform.header.stamp)
         except (tf2_ros.TransformException, ValueError):
             return None, 0
-
-
-def stamp_ns(stamp: Any) -> int:
-    """Integer nanoseconds of a builtin_interfaces/Time."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _matrix(transform: Any) -> np.ndarray:

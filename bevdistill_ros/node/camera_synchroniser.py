@@ -17,18 +17,13 @@ from message_filters import SimpleFilter
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 
+from bevdistill_ros.stamps import header_ns
 from bevdistill_ros.synchroniser import MS, CameraSet, InOrder, Synchroniser
 
 LATE_NS = MS
 """A deadline that is noticed so much later was missed: the process was held up."""
 CATCH_UP_NS = 20 * MS
 """So long is time then to take what came meanwhile."""
-
-
-def stamp_ns(message: Any) -> int:
-    """Header stamp of a message in nanoseconds."""
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 class CameraSynchroniser(SimpleFilter):
@@ -109,13 +104,13 @@ class CameraSynchroniser(SimpleFilter):
     def _on_message(self, message: Any, camera: str) -> None:
         if self._destroyed:
             return
-        now = self._now()
-        sets = self.policy.add(camera, stamp_ns(message), message, now)
+        now = self._catch_up()
+        sets = self.policy.add(camera, header_ns(message), message, now)
         self._arm(now)
         if sets:
             self._output.put(sets)
 
-    def _now(self) -> int:
+    def _catch_up(self) -> int:
         """The time, ns. If a deadline passed while nobody looked, the images that came meanwhile are let in first: executors
         call timers before subscriptions. Simulated time goes in steps, so that lateness there means nothing."""
         now = self._clock.now().nanoseconds
@@ -126,7 +121,7 @@ class CameraSynchroniser(SimpleFilter):
         return now
 
     def _on_timer(self) -> None:
-        now = self._now()
+        now = self._catch_up()
         with self._timer_lock:
             if self._timer is None:
                 return

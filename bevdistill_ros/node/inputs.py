@@ -15,10 +15,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.node import diagnostics
 from bevdistill_ros.node.calibration import CalibrationStore
-from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser, stamp_ns
+from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser
 from bevdistill_ros.node.diagnostics import Health
 from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.pictures import Repeats
+from bevdistill_ros.stamps import header_ns
 from bevdistill_ros.synchroniser import CameraSet, Synchroniser
 
 try:
@@ -156,7 +157,7 @@ class CameraInputs:
 
     def _on_image(self, message: Any, camera: str) -> None:
         self._health.image_seen(camera)
-        self._repeats.see(camera, stamp_ns(message), message.data)
+        self._repeats.see(camera, header_ns(message), message.data)
         if message.header.stamp.sec == 0 and message.header.stamp.nanosec == 0:
             topic = self._topics[camera][0]
             self._health.report(

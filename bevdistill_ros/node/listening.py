@@ -26,9 +26,10 @@ from bevdistill_ros.doctor.facts import Arrival, CameraFacts, DdsFacts, Edge, Fa
 from bevdistill_ros.doctor.topics import COMPRESSED, INFO, RAW
 from bevdistill_ros.geometry import reference_time, rotation_from_quaternion
 from bevdistill_ros.images import encoded_size
-from bevdistill_ros.node.calibration import CalibrationStore, FileCalibration, Mount, TransformSource, stamp_ns
+from bevdistill_ros.node.calibration import CalibrationStore, FileCalibration, Mount, TransformSource
 from bevdistill_ros.node.messages import image_source
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.stamps import stamp_ns
 
 SHARED_MEMORY = Path("/dev/shm")
 _SEGMENT = re.compile(r"fast(rtps|dds)_[0-9a-f]+")

@@ -30,6 +30,7 @@ class SpinningNode(ABC):
 
     Attributes:
         changed: whatever a callback writes and the program reads is guarded by it; a callback notifies all.
+        node, executor: within the context. Who gives the node more to do while it spins wakes the executor.
     """
 
     def __init__(self, name: str, parameters: Sequence[Parameter] = ()) -> None:
@@ -44,15 +45,15 @@ class SpinningNode(ABC):
     def __enter__(self: _Own) -> _Own:
         self._context = Context()
         rclpy.init(context=self._context, args=[])
-        self._node = rclpy.create_node(
+        self.node = rclpy.create_node(
             self._name,
             context=self._context,
             parameter_overrides=self._parameters,
             start_parameter_services=False,
         )
-        self.subscribe(self._node)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self.subscribe(self.node)
+        self.executor = SingleThreadedExecutor(context=self._context)
+        self.executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=self._name, daemon=True)
         self._thread.start()
         return self
@@ -62,12 +63,12 @@ class SpinningNode(ABC):
     ) -> None:
         self._context.try_shutdown()
         self._thread.join()
-        self._executor.shutdown()
-        self._node.destroy_node()
+        self.executor.shutdown()
+        self.node.destroy_node()
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
+            self.executor.spin()
         except ExternalShutdownException:
             pass
 

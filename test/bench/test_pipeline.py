@@ -40,23 +40,23 @@ def test_what_is_no_jpeg_is_decoded_whole(smooth_set):
 
 
 def test_every_calibration_is_a_new_one(pipeline, small_sets, monkeypatch):
-    made, calibrate = [], pipeline.detector.runtime.calibrate
+    made, worked_out, calibrate = [], [], pipeline.detector.runtime.calibrate
 
     def watched(K, pose, size):
         made.append(pose)
-        return calibrate(K, pose, size)
+        worked_out.append(calibrate(K, pose, size))
+        return worked_out[-1]
 
     monkeypatch.setattr(pipeline.detector.runtime, "calibrate", watched)
     pipeline.network = None
-    measured = measure(pipeline, small_sets[:1], 3)
+    measure(pipeline, small_sets[:1], 3)
     places = {float(pose[0, 0, 0, 3]) for pose in made}
     assert len(places) == len(made) == 5 and max(places) - min(places) < 0.01
     assert all(torch.equal(pose[..., :3], made[0][..., :3]) for pose in made)
-    # Working it out takes much longer than finding it again.
-    again = Measured()
-    for _ in range(6):
-        pipeline.run(small_sets[0], again)
-    assert min(measured.stages["calibrate"]) > 2 * min(again.stages["calibrate"][1:])
+    assert len({id(found) for found in worked_out}) == 5  # each was worked out; a pose that stays is found again
+    for _ in range(3):
+        pipeline.run(small_sets[0], Measured())
+    assert worked_out[-1] is worked_out[-2] is worked_out[-3]
 
 
 def test_pixels_that_came_decoded_are_warped_alike():

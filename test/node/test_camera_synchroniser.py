@@ -23,7 +23,8 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
-from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser, stamp_ns
+from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser
+from bevdistill_ros.stamps import header_ns
 from bevdistill_ros.synchroniser import Synchroniser
 
 MS = 1_000_000
@@ -93,7 +94,7 @@ def test_chains_after_any_filter_and_before_any_callback(node):
     assert chained == [(item, "extra") for item in got]
     assert got[0].complete and got[0].messages["back"].header.frame_id == "back 0"
     assert got[0].stamps == {camera: START + offset for camera, offset in OFFSETS.items()}
-    assert stamp_ns(got[0].messages["back"]) == got[0].stamps["back"]
+    assert header_ns(got[0].messages["back"]) == got[0].stamps["back"]
     synchroniser.destroy()
 
 

@@ -25,9 +25,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
 from bevdistill_ros.node import detector_node
-from bevdistill_ros.node.calibration import stamp_ns
 from bevdistill_ros.node.detector_node import DetectorNode
 from bevdistill_ros.node.messages import time_message
+from bevdistill_ros.stamps import stamp_ns
 
 DEADLINE = 60.0
 CAMERAS = ["front", "left", "right"]

@@ -12,12 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from vision_msgs.msg import Detection3DArray
 
@@ -25,9 +22,10 @@ from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
 from bevdistill_ros.cli import main
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
-from bevdistill_ros.node.calibration import stamp_ns
+from bevdistill_ros.node.spinning import SpinningNode
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.runtime.processor import calculates_in_bfloat16
+from bevdistill_ros.stamps import stamp_ns
 from bevdistill_ros.training.config import load_config
 
 DEADLINE = 90.0
@@ -98,24 +96,11 @@ def start_detector(ros_domain):
         detector.kill()
 
 
-class Listener:
+class Listener(SpinningNode):
     """A node of this process that keeps what comes."""
 
-    def __init__(self) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, args=[])
-        self.node = rclpy.create_node("listener", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.changed = threading.Condition()
-        self.thread = threading.Thread(target=self._spin, daemon=True)
-        self.thread.start()
-
-    def _spin(self) -> None:
-        try:
-            self.executor.spin()
-        except ExternalShutdownException:
-            pass
+    def subscribe(self, node) -> None:
+        """Tests do, by `listen`."""
 
     def listen(self, kind: type, topic: str) -> list:
         kept: list = []
@@ -129,11 +114,10 @@ class Listener:
         self.executor.wake()
         return kept
 
-    def wait(self, condition, what: str, detector: Detector) -> None:
-        with self.changed:
-            assert self.changed.wait_for(condition, DEADLINE), f"{what} not seen; the node said:\n" + "\n".join(
-                detector.lines
-            )
+    def expect(self, condition, what: str, detector: Detector) -> None:
+        """Wait until ``condition()`` holds."""
+        seen = self.wait(condition, DEADLINE, lambda: None)
+        assert seen, "\n".join([f"{what} not seen; the node said:", *detector.lines])
 
     def set_parameter(self, node: str, name: str, value) -> str:
         """Over the node's service; the reason of a refusal, or an empty text."""
@@ -151,18 +135,11 @@ class Listener:
                 return "" if result.successful else result.reason
         raise AssertionError(f"{node} does not answer")
 
-    def close(self) -> None:
-        self.context.try_shutdown()
-        self.thread.join(DEADLINE)
-        self.executor.shutdown()
-        self.node.destroy_node()
-
 
 @pytest.fixture
 def listener(ros_domain):
-    listener = Listener()
-    yield listener
-    listener.close()
+    with Listener("listener") as listener:
+        yield listener
 
 
 def test_six_cameras_to_boxes_between_processes(start_detector, start_rig, listener, checkpoint, rig_module) -> None:
@@ -191,7 +168,7 @@ def test_six_cameras_to_boxes_between_processes(start_detector, start_rig, liste
                 return found, *others
         return None
 
-    listener.wait(whole_set, "a set of all cameras", detector)
+    listener.expect(whole_set, "a set of all cameras", detector)
     array, same, told = whole_set()
     stamps = [stamp_ns(stamp) for stamp in array.stamps]
     assert list(array.cameras) == CAMERAS and array.header.frame_id == "base_link" and len(array.objects) == 7
@@ -206,10 +183,10 @@ def test_six_cameras_to_boxes_between_processes(start_detector, start_rig, liste
     assert listener.set_parameter(name, "score_threshold", 3.0) != ""
     assert listener.set_parameter(name, "score_threshold", 1) == ""
     count = len(detections)
-    listener.wait(lambda: any(not d.detections for d in detections[count:]), "an empty array", detector)
+    listener.expect(lambda: any(not d.detections for d in detections[count:]), "an empty array", detector)
 
     rig.tell("mute cam_d")
-    listener.wait(lambda: objects[-1].partial, "a partial set", detector)
+    listener.expect(lambda: objects[-1].partial, "a partial set", detector)
     assert list(objects[-1].used) == [True, True, True, False, True, True]
 
     detector.process.send_signal(signal.SIGINT)
@@ -283,10 +260,10 @@ def test_what_was_exported_beside_the_checkpoint_runs(
     )
     detector.wait_for_line("backend onnxruntime, CPUExecutionProvider")
     start_rig(CAMERAS)
-    listener.wait(lambda: any(d.detections for d in detections), "boxes", detector)
+    listener.expect(lambda: any(d.detections for d in detections), "boxes", detector)
 
     def told() -> bool:
         values = [value for array in diagnostics for status in array.status for value in status.values]
         return any((v.key, v.value) == ("backend", "onnxruntime, CPUExecutionProvider") for v in values)
 
-    listener.wait(told, "the backend on /diagnostics", detector)
+    listener.expect(told, "the backend on /diagnostics", detector)

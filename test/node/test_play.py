@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +17,11 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
+from bevdistill_ros.node.spinning import SpinningNode  # noqa: E402
 from bevdistill_ros.training.data.bags import BagWriter, typestore  # noqa: E402
 
 DEADLINE = 30.0  # seconds within which anything waited for must have happened; never slept through
@@ -33,25 +31,15 @@ TF = "tf2_msgs/msg/TFMessage"
 PLAYER = "import sys; from bevdistill_ros.cli import main; sys.exit(main(['play', *sys.argv[1:]]))"
 
 
-class Listener:
+class Listener(SpinningNode):
     """Subscribes, and keeps what arrives by topic in order: bytes, or nanoseconds for /clock."""
 
     def __init__(self) -> None:
+        super().__init__(f"listener_{os.getpid()}")
         self.received: dict[str, list] = {}
-        self.changed = threading.Condition()
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node(f"listener_{os.getpid()}", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self._spin, daemon=True)
-        self.thread.start()
 
-    def _spin(self) -> None:
-        try:
-            self.executor.spin()
-        except ExternalShutdownException:
-            pass
+    def subscribe(self, node) -> None:
+        """Tests do, by `listen`."""
 
     def listen(self, topic: str, msgtype: str, *, reliable: bool = True, latched: bool = False) -> None:
         package, name = msgtype.split("/msg/")
@@ -73,25 +61,17 @@ class Listener:
         self.node.create_subscription(message_class, topic, keep, qos, raw=not is_clock)
         self.executor.wake()
 
-    def wait(self, condition, what: str = "condition") -> None:
-        """Until ``condition(received)`` holds."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: condition(self.received), DEADLINE), (
-                f"{what} not seen in {DEADLINE} s; received {[(t, len(m)) for t, m in self.received.items()]}"
-            )
-
-    def close(self) -> None:
-        self.context.try_shutdown()
-        self.thread.join(DEADLINE)
-        self.executor.shutdown()
-        self.node.destroy_node()
+    def expect(self, condition, what: str) -> None:
+        """Wait until ``condition(received)`` holds."""
+        assert self.wait(lambda: condition(self.received), DEADLINE, lambda: None), (
+            f"{what} not seen in {DEADLINE} s; received {[(t, len(m)) for t, m in self.received.items()]}"
+        )
 
 
 @pytest.fixture
 def listener(ros_domain):
-    listener = Listener()
-    yield listener
-    listener.close()
+    with Listener() as listener:
+        yield listener
 
 
 @pytest.fixture
@@ -206,7 +186,7 @@ def test_subscribers_get_every_message_in_order_with_its_bytes(camera_bag, liste
         for connection in reader.connections:
             listener.listen(connection.topic, connection.msgtype, latched=connection.topic == "/tf_static")
     process = play(camera_bag, "--wait", "--json", tmp_path / "summary.json")
-    listener.wait(lambda got: all(len(got[topic]) >= len(messages) for topic, messages in expected.items()), "all")
+    listener.expect(lambda got: all(len(got[topic]) >= len(messages) for topic, messages in expected.items()), "all")
     finish(process)
     for topic, messages in expected.items():
         assert_same_bytes(listener.received[topic], messages)
@@ -220,7 +200,7 @@ def test_best_effort_subscribers_match(talk_bag, listener, play):
     listener.listen("/tf_static", TF)  # volatile, as a careless node has it
     process = play(talk_bag, "--wait", "--rate", 4)
     # Best effort promises no single message, but most of 21 arrive, in order.
-    listener.wait(lambda got: len(got["/talk"]) >= 15, "most")
+    listener.expect(lambda got: len(got["/talk"]) >= 15, "most")
     finish(process)
     assert numbers(listener.received["/talk"]) == sorted(numbers(listener.received["/talk"]))
     assert len(listener.received["/tf_static"]) == 1
@@ -230,7 +210,7 @@ def test_clock_ticks_evenly_in_bag_time_and_the_rate_scales_it(talk_bag, listene
     listener.listen("/clock", "rosgraph_msgs/msg/Clock")
     listener.listen("/talk", STRING)
     process = play(talk_bag, "--wait-topics", "/talk", "--rate", 2, "--clock", 50, "--json", tmp_path / "summary.json")
-    listener.wait(lambda got: got["/clock"][-1:] == [START + 10**9] and len(got["/talk"]) == 21, "the end")
+    listener.expect(lambda got: got["/clock"][-1:] == [START + 10**9] and len(got["/talk"]) == 21, "the end")
     finish(process)
     # 50 Hz of wall time at double rate: 40 ms of bag time a tick, from the first message to the last.
     ticks = listener.received["/clock"]
@@ -258,7 +238,7 @@ def test_messages_never_overtake_the_clock(talk_bag, listener, play):
 
         listener.received[topic] = Recorder()
     process = play(talk_bag, "--wait-topics", "/talk", "--rate", "0.5", "--duration", "0.5", "--clock", 100)
-    listener.wait(lambda got: got["/clock"][-1:] == [START + 5 * 10**8], "the end")
+    listener.expect(lambda got: got["/clock"][-1:] == [START + 5 * 10**8], "the end")
     finish(process)
     assert numbers(listener.received["/talk"]) == list(range(11))
     now = START
@@ -274,7 +254,7 @@ def test_loop_starts_again_and_sigint_ends_it_at_once(talk_bag, listener, play, 
     listener.listen("/clock", "rosgraph_msgs/msg/Clock")
     listener.listen("/tf_static", TF, latched=True)
     process = play(talk_bag, "--loop", "--clock", "--wait", "--rate", 5, "--json", tmp_path / "summary.json")
-    listener.wait(lambda got: len(got["/talk"]) > 3 * 21 and len(got["/tf_static"]) > 3, "the fourth pass")
+    listener.expect(lambda got: len(got["/talk"]) > 3 * 21 and len(got["/tf_static"]) > 3, "the fourth pass")
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     out, _ = finish(process)
@@ -292,7 +272,7 @@ def test_a_second_signal_does_no_harm(listener, play, tmp_path, number):
     bag = write_bag(tmp_path / "long", (0.0, 3600.0))
     listener.listen("/talk", STRING)
     process = play(bag, "--wait-topics", "/talk")
-    listener.wait(lambda got: got["/talk"], "the first")
+    listener.expect(lambda got: got["/talk"], "the first")
     process.send_signal(number)
     process.send_signal(number)
     finish(process)
@@ -323,9 +303,9 @@ def test_late_subscribers_get_all_static_transforms(listener, play, tmp_path):
             bag.write("/talk", START + seconds * 10**9, text(bag.store, seconds))
     listener.listen("/talk", STRING)
     play(tmp_path / "robot", "--wait-topics", "/talk", "--start-offset", 0.5)
-    listener.wait(lambda got: got["/talk"], "the first")
+    listener.expect(lambda got: got["/talk"], "the first")
     listener.listen("/tf_static", TF, latched=True)  # sent long ago, and from before --start-offset
-    listener.wait(lambda got: len(got["/tf_static"]) == 3, "three static transforms")
+    listener.expect(lambda got: len(got["/tf_static"]) == 3, "three static transforms")
     assert_same_bytes(listener.received["/tf_static"], recorded(tmp_path / "robot")["/tf_static"])
 
 
@@ -336,7 +316,7 @@ def test_a_part_of_the_bag_under_other_names(talk_bag, listener, play):
     part = ("--topics", "/talk", "--start-offset", 0.25, "--duration", 0.5, "--wait", "--rate", 10)
     finish(play(talk_bag, *part, "--remap", "/talk:=/other"))
     finish(play(talk_bag, *part, "--ros-args", "-r", "/talk:=/third"))
-    listener.wait(lambda got: len(got["/other"]) == len(got["/third"]) == 11, "both parts")
+    listener.expect(lambda got: len(got["/other"]) == len(got["/third"]) == 11, "both parts")
     assert numbers(listener.received["/other"]) == numbers(listener.received["/third"]) == list(range(5, 16))
     assert listener.received["/talk"] == listener.received["/tf_static"] == []
 
@@ -355,7 +335,7 @@ def test_a_type_that_is_not_installed_is_skipped_with_one_line(listener, play, t
         bag.write("/talk", START, text(bag.store, 7))
     listener.listen("/talk", STRING)
     process = play(tmp_path / "bag", "--wait", "--json", tmp_path / "summary.json")
-    listener.wait(lambda got: numbers(got["/talk"]) == [7], "the known topic")
+    listener.expect(lambda got: numbers(got["/talk"]) == [7], "the known topic")
     _, err = finish(process)
     lines = [line for line in err.splitlines() if "skipping" in line]
     assert len(lines) == 2
@@ -413,7 +393,7 @@ def test_all_kinds_of_bags_play(listener, play, tmp_path, kind):
     assert len(expected) == 10
     listener.listen("/talk", STRING)
     process = play(bag, "--wait-topics", "/talk")
-    listener.wait(lambda got: len(got["/talk"]) == 10, "all")
+    listener.expect(lambda got: len(got["/talk"]) == 10, "all")
     finish(process)
     assert_same_bytes(listener.received["/talk"], expected)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bevdistill_ros.geometry import Boxes, rotation_from_quaternion, yaw_of
+from bevdistill_ros.stamps import header_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class SetStatus:
 
 def detected_set(message: Any, class_names: Sequence[str]) -> DetectedSet:
     """Of a bevdistill_ros/DetectedObjectArray."""
-    return DetectedSet(stamp_of(message), _boxes(message.objects, class_names), bool(message.partial))
+    return DetectedSet(header_ns(message), _boxes(message.objects, class_names), bool(message.partial))
 
 
 def set_status(message: Any) -> SetStatus:
@@ -60,11 +61,6 @@ def set_status(message: Any) -> SetStatus:
         failed_sets=message.failed_sets,
         dropped_images=message.dropped_images,
     )
-
-
-def stamp_of(message: Any) -> int:
-    """A message's header stamp, ns."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
 def _boxes(objects: Sequence[Any], class_names: Sequence[str]) -> Boxes:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import large_segment
+from bevdistill_ros.stamps import header_ns
 from bevdistill_ros.training.data.messages import BASE_FRAME, FIXED_FRAME
 from bevdistill_ros.training.demo.isolation import private_domain
 from bevdistill_ros.training.demo.programs import Program
-from bevdistill_ros.training.demo.records import stamp_of
 from bevdistill_ros.training.demo.result_bag import RecordedTopic
 
 NODE = "/bevdistill_detector"
@@ -163,10 +163,10 @@ def play_to_detector(
         def answered() -> bool:
             """Whether what came of the last frame has arrived. Sets may be dropped, but never the newest."""
             status = recorder.newest(STATUS)
-            if status is None or stamp_of(status) < last_stamp:
+            if status is None or header_ns(status) < last_stamp:
                 return False
             arrays = (recorder.newest(topic) for topic in (OBJECTS, DETECTIONS))
-            return not status.published or all(array is not None and stamp_of(array) >= last_stamp for array in arrays)
+            return not status.published or all(array is not None and header_ns(array) >= last_stamp for array in arrays)
 
         recorder.wait(answered, END_LIMIT_S, look)  # where images were lost it never does; the figures then tell
         look()
