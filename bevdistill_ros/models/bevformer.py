@@ -14,6 +14,9 @@ from bevdistill_ros.models.outputs import Outputs
 from bevdistill_ros.models.pixels import PixelNorm
 from bevdistill_ros.models.student import Student
 
+STEP = 512
+"""Cells. A rig whose cameras move a little sees some more or less; on a grid of 128 x 128 a camera sees about 4000."""
+
 
 class BevFormer(Student):
     """Camera-only detector by BEV queries."""
@@ -32,6 +35,10 @@ class BevFormer(Student):
     def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> CellViews:
         """See ``Student``."""
         return self.encoder.views(K, ego_T_cam, mask, size)
+
+    def padded(self, calibration: CellViews, cameras: int, size: tuple[int, int]) -> CellViews:
+        """See ``Student``; lists of cells grow in steps of ``STEP``, for the longest possible would take several times as long."""
+        return calibration.padded(cameras, STEP)
 
     def run(self, images: Tensor, calibration: CellViews) -> Outputs:
         """See ``Student``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bevdistill_ros.geometry import BevGrid
@@ -35,6 +36,16 @@ class CellViews(NamedTuple):
     cells: Tensor
     shares: Tensor
     places: Tensor
+
+    def padded(self, images: int, step: int) -> CellViews:
+        """The same of so many ``images``, each with a multiple of ``step`` cells: filled up with some that count for nothing."""
+        more, longer = images - len(self.images), -self.cells.shape[1] % step
+        return CellViews(
+            images=F.pad(self.images, (0, more)),
+            cells=F.pad(self.cells, (0, longer, 0, more)),
+            shares=F.pad(self.shares, (0, longer, 0, more)),
+            places=F.pad(self.places, (0, 0, 0, 0, 0, longer, 0, more), value=NOWHERE),
+        )
 
 
 class ViewFinder(nn.Module):

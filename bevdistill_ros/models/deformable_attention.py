@@ -174,8 +174,10 @@ class DeformableAttention(nn.Module):
         if references.dim() == 4:
             references = references[..., None, :]
         offsets = self.offsets(query).unflatten(-1, (heads, levels, points, 2))
-        size = query.new_tensor([(w, h) for h, w in shapes], dtype=references.dtype)  # (levels, 2)
-        size = size[:, None].expand(levels, points, 2).contiguous()  # a tensor that repeats a few numbers is slow
+        # Made by the device itself: a copy from the CPU's memory would wait for a GPU, and no CUDA graph can take it.
+        sizes = [query.new_full((1,), n, dtype=references.dtype) for h, w in shapes for n in (w, h)]
+        size = torch.cat(sizes).view(levels, 1, 2)
+        size = size.expand(levels, points, 2).contiguous()  # a tensor that repeats a few numbers is slow
         locations = references[:, :, None] + offsets.to(references.dtype) / size
         weights = self.weights(query).unflatten(-1, (heads, levels * points)).softmax(dim=-1)
         sampled = deformable_sample(

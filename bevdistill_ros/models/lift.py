@@ -91,6 +91,10 @@ class Lift(LiftGeometry):
             return None
         return self.ray_net(looks.flatten(0, 1)).unflatten(0, looks.shape[:2])
 
+    def padded(self, plan: PoolPlan, cameras: int, size: tuple[int, int]) -> PoolPlan:
+        """The plan of one sample with room for all points of feature maps of ``size`` = (h, w), see ``PoolPlan.padded``."""
+        return plan.padded(cameras * size[0] * size[1] * self.config.bins)
+
     def describe(self, features: Tensor, rays: Tensor | None) -> ImageFeatures:
         """Depths and context of every pixel (B, N, C, h, w), told where it looks by ``rays``."""
         x = features.flatten(0, 1)

@@ -41,6 +41,10 @@ class LSS(Student):
         """Of its geometry: ``calibrate`` from there on. ``looks`` is what ``Lift.looks`` gives."""
         return LiftCalibration(plan, self.lift.told(looks))
 
+    def padded(self, calibration: LiftCalibration, cameras: int, size: tuple[int, int]) -> LiftCalibration:
+        """See ``Student``; the sizes depend on cameras and images alone."""
+        return calibration._replace(plan=self.lift.padded(calibration.plan, cameras, self._feature_size(size)))
+
     def run(self, images: Tensor, calibration: LiftCalibration) -> Outputs:
         """See ``Student``."""
         lifted, image = self.lift.run(self._features(images), calibration)

@@ -42,5 +42,14 @@ class Student(BevNetwork):
         """
 
     @abstractmethod
+    def padded(self, calibration: Any, cameras: int, size: tuple[int, int]) -> Any:
+        """What ``calibrate`` gave for one sample of so many ``cameras`` and images of ``size`` = (H, W), in tensors whose sizes
+        hardly ever change with the calibration. ``run`` gives the same, for inference alone.
+
+        Whoever records ``run``, as a CUDA graph for instance, has the calibration as its input so: a tuple whose parts, where they
+        are not None, copy others of the same sizes by ``copy_``.
+        """
+
+    @abstractmethod
     def run(self, images: Tensor, calibration: Any) -> Outputs:
         """What ``forward`` gives on images (B, N, H, W, 3) of a calibration that ``calibrate`` has seen."""
