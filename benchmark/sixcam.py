@@ -30,6 +30,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results_file import REPOSITORY, command_line, commit
 
+from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import hardware
 from bevdistill_ros.training.locks import locked
 
@@ -37,6 +38,12 @@ RESULTS = REPOSITORY / "benchmark" / "results" / "sixcam.jsonl"
 VERSION = "v1.0-world"
 LABELS = "v1.0-labels-{row}"
 """Version of the tables in DATA that a row's checkpoint has labelled."""
+
+KEY = ("size", "row", "start", "steps", "split")
+"""What lines of the results have in common that differ in their seed alone."""
+
+ROW = "row.json"
+"""What is trained in a folder."""
 
 TEACHER_SEED = 0
 """One teacher labels for and teaches students of all seeds."""
@@ -85,16 +92,22 @@ def train_row(
     called: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Path:
-    """The checkpoint of a row, trained if it is not there yet; with ``settings`` of its own, under another name."""
-    row = recipe["rows"][name]
+    """The checkpoint of a row, trained if it is not there yet; with ``settings`` of its own, under another name.
+
+    Raises:
+        SystemExit: what is there was trained otherwise, or the training failed or was interrupted.
+    """
+    row = {**recipe["rows"][name]}
+    row["set"] = {**row.get("set", {}), "training.seed": seed, **(settings or {})}
     folder = arguments.runs / f"{recipe['size']}_{called or name}_{seed}"
+    claim(folder, {**row, "drives": recipe["scenes"][row["scenes"]]})
     checkpoint = folder / "model.safetensors"
     if checkpoint.exists():
         return checkpoint
     data = ["--data", str(arguments.data)]
     chosen = ["--scenes", *scenes(recipe, row["scenes"])]
     version = VERSION
-    fields = {**row.get("set", {}), "training.seed": seed, **(settings or {})}
+    fields = row["set"]
     if "labels_of" in row:
         version = LABELS.format(row=row["labels_of"])
         if not (arguments.data / version).is_dir():
@@ -106,6 +119,8 @@ def train_row(
     options = ["--resume"]
     if not (folder / "last.ckpt").exists():
         options = ["--config", row["config"]]
+        if "weights" in row:
+            options += ["--weights", str(REPOSITORY / row["weights"])]
         if "weights_of" in row:
             options += ["--weights", str(train_row(recipe, row["weights_of"], seed, arguments, stop_at))]
     for field, value in fields.items():
@@ -115,6 +130,24 @@ def train_row(
     options += ["--output", str(folder), "--json", str(folder / "train.json"), "--device", arguments.device]
     run_verb("train", *data, "--version", version, *chosen, *options, stop_at=stop_at)
     return checkpoint
+
+
+def claim(folder: Path, row: dict[str, Any]) -> None:
+    """Note in ``folder`` what is trained there, and on which commit that was begun.
+
+    Raises:
+        SystemExit: something else is.
+    """
+    note = folder / ROW
+    if not note.exists():
+        if (folder / "last.ckpt").exists():
+            raise SystemExit(f"{folder}: it has no {ROW}, so nobody knows how it was trained: remove it")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, json.dumps({"row": row, "commit": commit()}, indent=2) + "\n")
+    elif json.loads(note.read_text())["row"] != row:
+        raise SystemExit(
+            f"{note}: this was trained otherwise than the recipe and --set now say: remove it, or use --name"
+        )
 
 
 def score(recipe: dict, checkpoint: Path, scene_set: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -130,16 +163,17 @@ def score(recipe: dict, checkpoint: Path, scene_set: str, arguments: argparse.Na
 def table(results: Path) -> str:
     """Mean and spread of every row over its seeds."""
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    rows: dict[tuple, list[dict]] = {}
-    for line in lines:
-        rows.setdefault((line["size"], line["row"], line["steps"], line["split"]), []).append(line)
-    out = [f"{'size':<6}{'row':<24}{'steps':>7} {'scored on':<10}{'seeds':>6}  {'mAP':>16}  {'NDS':>16}"]
-    for (size, row, steps, split), found in rows.items():
+    rows: dict[tuple, dict[int, dict]] = {}
+    for line in lines:  # what was scored again counts once
+        rows.setdefault(tuple(line[key] for key in KEY), {})[line["seed"]] = line
+    out = [f"{'size':<6}{'row':<26}{'start':<18}{'steps':>7} {'scored on':<10}{'seeds':>6}  {'mAP':>16}  {'NDS':>16}"]
+    for (size, row, start, steps, split), found in rows.items():
         figures = []
         for key in ("mAP", "NDS"):
-            values = [line[key] for line in found]
+            values = [line[key] for line in found.values()]
             figures.append(f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else ""))
-        out.append(f"{size:<6}{row:<24}{steps:>7} {split:<10}{len(found):>6}  {figures[0]:>16}  {figures[1]:>16}")
+        key = f"{size:<6}{row:<26}{start:<18}{steps:>7} {split:<10}"
+        out.append(f"{key}{len(found):>6}  {figures[0]:>16}  {figures[1]:>16}")
     return "\n".join(out)
 
 
@@ -183,11 +217,13 @@ def main() -> None:
         recipe, arguments.row, arguments.seed, arguments, stop_at, called=arguments.name, settings=arguments.set
     )
     trained = json.loads((checkpoint.parent / "train.json").read_text())
+    row = recipe["rows"][arguments.row]
     line = {
         "size": recipe["size"],
         "row": arguments.name or arguments.row,
-        "model": recipe["rows"][arguments.row]["config"],
-        "method": recipe["rows"][arguments.row].get("method", "none"),
+        "model": row["config"],
+        "method": row.get("method", "none"),
+        "start": Path(row.get("weights", row.get("weights_of", "nothing"))).stem,
         "seed": arguments.seed,
         "steps": trained["steps"],
         "split": arguments.split,
@@ -196,7 +232,8 @@ def main() -> None:
         "cpu_s": trained["cpu_s"],
         "set": arguments.set,
         "command": command_line(),
-        "commit": commit(),
+        "commit": json.loads((checkpoint.parent / ROW).read_text())["commit"],
+        "scored_at_commit": commit(),
         "hardware": hardware(),
     }
     with arguments.results.open("a", encoding="utf-8") as file:

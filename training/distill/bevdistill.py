@@ -31,9 +31,6 @@ from bevdistill_ros.training.distill.masks import foreground_masks
 from bevdistill_ros.training.distill.method import DistilledBatch, Method
 from bevdistill_ros.training.losses import code_weights
 
-CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 0.2)
-"""Of centre, z, log size, sin/cos yaw and velocity in ``box_loss``."""
-
 EPSILON = 1e-6
 """Least sum of weights that a mean is divided by: where there is nothing, the mean is 0."""
 
@@ -66,7 +63,13 @@ class BevDistill(Method):
             ]
             if config.boxes.weight:
                 power = config.boxes.power
-                values = [[box_loss(own.codes, of.codes, q, power) for own, of, q in layer] for layer in pairs]
+                values = [
+                    [
+                        box_loss(own.codes, of.codes, q, power, code_weights(config.boxes.weights, own.codes))
+                        for own, of, q in layer
+                    ]
+                    for layer in pairs
+                ]
                 losses["bevdistill_boxes"] = config.boxes.weight * _mean_over_samples(values)
             if config.classes.weight:
                 power = config.classes.power
@@ -168,26 +171,27 @@ def dense_loss(student: Tensor, teacher: Tensor, mask: Tensor, per_channel: bool
 # ---------------------------------------------------------------------------------------------------------------- instances
 
 
-def box_loss(predicted: Tensor, wanted: Tensor, weights: Tensor, power: float) -> Tensor:
-    """sum_k q_k^power sum_d w_d |b_kd - t_kd| / sum_k q_k, with w = CODE_WEIGHTS; 0 of no instances.
+def box_loss(predicted: Tensor, wanted: Tensor, qualities: Tensor, power: float, weights: Tensor) -> Tensor:
+    """sum_k q_k^power sum_d w_d |b_kd - t_kd| / sum_k q_k; 0 of no instances.
 
     Args:
-        predicted, wanted: b, t (K, BOX_CODE).
-        weights: q (K,) quality of the instances.
+        predicted, wanted: b, t (K, BOX_CODE), centres in metres.
+        qualities: q (K,) of the instances.
+        weights: w (BOX_CODE,).
     """
-    difference = ((predicted - wanted).abs() * code_weights(CODE_WEIGHTS, predicted)).sum(dim=1)
-    return (weights**power * difference).sum() / weights.sum().clamp(min=EPSILON)
+    difference = ((predicted - wanted).abs() * weights).sum(dim=1)
+    return (qualities**power * difference).sum() / qualities.sum().clamp(min=EPSILON)
 
 
-def class_loss(logits: Tensor, probabilities: Tensor, weights: Tensor, power: float) -> Tensor:
+def class_loss(logits: Tensor, probabilities: Tensor, qualities: Tensor, power: float) -> Tensor:
     """sum_k q_k^power sum_c BCE(sigmoid(x_kc), p_kc) / sum_k q_k; 0 of no instances.
 
     Args:
         logits, probabilities: x, p (K, classes) of student and teacher.
-        weights: q (K,) quality of the instances.
+        qualities: q (K,) of the instances.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, probabilities, reduction="none").sum(dim=1)
-    return (weights**power * entropy).sum() / weights.sum().clamp(min=EPSILON)
+    return (qualities**power * entropy).sum() / qualities.sum().clamp(min=EPSILON)
 
 
 class Contrast(nn.Module):
@@ -226,7 +230,8 @@ class Contrast(nn.Module):
             )
             with torch.autocast(centers.device.type, enabled=False):
                 own = weights[s] if config.weighted else centers.new_ones(len(centers))
-                losses.append(contrast_loss(*features, own, config.temperature))
+                alike = torch.cdist(centers, centers) < config.apart if config.apart else None
+                losses.append(contrast_loss(*features, own, config.temperature, alike))
         return torch.stack(losses).mean()
 
     def _centers(
@@ -256,17 +261,24 @@ def sample_bev(bev: Tensor, grid: BevGrid, places: Tensor) -> Tensor:
     return F.grid_sample(bev[None], at[None, None], mode="bilinear", align_corners=False)[0, :, 0].T
 
 
-def contrast_loss(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
+def contrast_loss(
+    student: Tensor, teacher: Tensor, weights: Tensor, temperature: float, alike: Tensor | None = None
+) -> Tensor:
     """InfoNCE (van den Oord et al. 2018): each of the teacher's features is to find the student's of its place among the sample's,
 
         sum_n w_n -log( exp(<t_n, s_n> / tau) / sum_m exp(<t_n, s_m> / tau) ) / sum_n w_n
 
-    with s, t of unit length; 0 of no places.
+    with s, t of unit length; 0 of no places. Of m other than n, the sum leaves out those that are not to be told apart from it.
 
     Args:
         student, teacher: (N, C).
         weights: w (N,).
+        alike: (N, N) bool, which are not to be told apart; None: all are.
     """
     logits = F.normalize(teacher, dim=1) @ F.normalize(student, dim=1).T / temperature
-    entropy = logits.logsumexp(dim=1) - logits.diagonal()
+    right = logits.diagonal()
+    if alike is not None:
+        itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(alike & ~itself, -torch.inf)
+    entropy = logits.logsumexp(dim=1) - right
     return (weights * entropy).sum() / weights.sum().clamp(min=EPSILON)

@@ -31,9 +31,6 @@ FOREGROUND = 0.1
 BEND = 1 / 9
 """Difference at which ``box_loss`` turns from a square into a line."""
 
-CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 0.2)
-"""Of offset, z, log size, sin/cos yaw and velocity in ``box_loss``."""
-
 
 class BevSimDet(Method):
     """The losses of BEVSimDet, each with its own weight. The formulas are with the functions of this file.
@@ -78,7 +75,8 @@ class BevSimDet(Method):
         if config.mmd_boxes:
             codes = student.center.codes.float(), teacher.center.codes.float()
             groups = group_of_class(model.classes, model.head)
-            losses["mmd_boxes"] = config.mmd_boxes * box_loss(*codes, batch.boxes, model.grid, groups)
+            weights = code_weights(config.code_weights, codes[0])
+            losses["mmd_boxes"] = config.mmd_boxes * box_loss(*codes, batch.boxes, model.grid, groups, weights)
         return {f"bevsimdet_{name}": loss for name, loss in losses.items()}
 
 
@@ -106,18 +104,25 @@ def class_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (loss.flatten(1).sum(dim=1) / (wanted > FOREGROUND).flatten(1).sum(dim=1).clamp(min=1)).mean()
 
 
-def box_loss(student: Tensor, teacher: Tensor, boxes: Sequence[Boxes], grid: BevGrid, groups: Sequence[int]) -> Tensor:
+def box_loss(
+    student: Tensor,
+    teacher: Tensor,
+    boxes: Sequence[Boxes],
+    grid: BevGrid,
+    groups: Sequence[int],
+    weights: Tensor,
+) -> Tensor:
     """Mean over samples of 1 / max(1, N) sum_(n <= N) sum_d w_d H(s_nd - t_nd), at the centres' cells of the N boxes on the grid.
 
-    H(d) is d^2 / (2 ``BEND``) for |d| < ``BEND``, |d| - ``BEND`` / 2 beyond (smooth L1), w_d ``CODE_WEIGHTS``. All values of a
-    code can be compared as they are: sizes are logarithms, the yaw is its sine and cosine.
+    H(d) is d^2 / (2 ``BEND``) for |d| < ``BEND``, |d| - ``BEND`` / 2 beyond (smooth L1). All values of a code can be
+    compared as they are: sizes are logarithms, the yaw is its sine and cosine.
 
     Args:
         student, teacher: (B, groups, BOX_CODE, Y, X).
         boxes: ground truth of each sample.
         groups: of each class.
+        weights: w (BOX_CODE,).
     """
-    weights = code_weights(CODE_WEIGHTS, student)
     losses = []
     of_class = torch.tensor(groups, device=student.device)
     for s, found in enumerate(boxes):

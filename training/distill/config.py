@@ -13,6 +13,17 @@ def _not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} must not be negative")
 
 
+CodeWeights = tuple[float, float, float, float, float]
+"""Of centre, z, log size, sin/cos yaw and velocity."""
+
+CODE_WEIGHTS: CodeWeights = (1.0, 1.0, 1.0, 1.0, 0.2)
+
+
+def _check_code_weights(name: str, weights: CodeWeights) -> None:
+    if not min(weights) >= 0 or not max(weights) > 0:
+        raise ValueError(f"{name} must not be negative, and not all 0")
+
+
 class Merge(Enum):
     """What becomes of the Gaussians of several classes that meet in a cell."""
 
@@ -131,6 +142,21 @@ class InstanceLossConfig:
 
 
 @dataclass(frozen=True)
+class BoxLossConfig(InstanceLossConfig):
+    """See ``bevdistill.box_loss``.
+
+    Attributes:
+        weights: of the values of a box's code. A teacher of one LiDAR sweep knows no velocities.
+    """
+
+    weights: CodeWeights = CODE_WEIGHTS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_code_weights("weights", self.weights)
+
+
+@dataclass(frozen=True)
 class ContrastConfig:
     """InfoNCE between instance features; see ``bevdistill.contrast_loss``.
 
@@ -139,6 +165,7 @@ class ContrastConfig:
         centers: of all queries of all layers of the student (on a centre head: of what it finds at the instances' cells), or of the
             teacher's instances.
         weighted: each counts by its quality; not for all queries of a student, which have none.
+        apart: places nearer than so many metres are not told apart: features of one cell, or of one object found twice, are alike.
         temperature: tau.
         channels: width of the two projections.
     """
@@ -146,11 +173,12 @@ class ContrastConfig:
     weight: float = 0.2
     centers: Centers = Centers.STUDENT
     weighted: bool = False
+    apart: float = 0.0
     temperature: float = 0.07
     channels: int = 512
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight")
+        _not_negative(self, "weight", "apart")
         if not self.temperature > 0:
             raise ValueError("temperature must be positive")
         if self.channels < 1:
@@ -164,7 +192,7 @@ class BevDistillConfig:
 
     dense: DenseConfig = field(default_factory=DenseConfig)
     instances: InstancesConfig = field(default_factory=InstancesConfig)
-    boxes: InstanceLossConfig = field(default_factory=lambda: InstanceLossConfig(0.25))
+    boxes: BoxLossConfig = field(default_factory=lambda: BoxLossConfig(0.25))
     classes: InstanceLossConfig = field(default_factory=lambda: InstanceLossConfig(0.0))
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
 
@@ -185,6 +213,7 @@ class BevSimDetConfig:
         cmd: of simulated LiDAR features against the teacher's LiDAR features, where objects are.
         mmd_fused: of fused features against the teacher's.
         mmd_classes, mmd_boxes: of the centre head's heatmaps and boxes against the teacher's.
+        code_weights: of the values of a box's code in ``mmd_boxes``.
         merge: of the mask of ``cmd``; ``sum`` is what the released code does.
         overlap, min_radius: of the mask's Gaussians (cells), as in ``CenterLossConfig``.
     """
@@ -194,6 +223,7 @@ class BevSimDetConfig:
     mmd_fused: float = 1.0
     mmd_classes: float = 0.25
     mmd_boxes: float = 0.25
+    code_weights: CodeWeights = CODE_WEIGHTS
     merge: Merge = Merge.MAX
     overlap: float = 0.1
     min_radius: int = 2
@@ -202,6 +232,7 @@ class BevSimDetConfig:
         _not_negative(self, "imd", "cmd", "mmd_fused", "mmd_classes", "mmd_boxes", "min_radius")
         if not (self.features_used or self.predictions_used):
             raise ValueError("every weight is 0; leave bevsimdet out instead")
+        _check_code_weights("code_weights", self.code_weights)
         if not 0 < self.overlap < 1:
             raise ValueError(f"overlap {self.overlap} must be between 0 and 1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from bevdistill_ros.training.distill.bevdistill import (
     dense_loss,
     sample_bev,
 )
-from bevdistill_ros.training.distill.config import BevDistillConfig
+from bevdistill_ros.training.distill.config import CODE_WEIGHTS, BevDistillConfig
 from bevdistill_ros.training.distill.method import DistilledBatch
 
+WEIGHTS = torch.tensor(CODE_WEIGHTS)[[0, 0, 1, 2, 2, 2, 3, 3, 4, 4]]
 NO_LOSS = {name: {"weight": 0.0} for name in ("dense", "boxes", "classes", "contrast")}
 ALL = {"classes": {"weight": 0.5}}
 RECONSTRUCTED = {
@@ -78,12 +80,16 @@ def test_the_box_loss_weighs_by_quality_and_velocities_less() -> None:
     predicted = torch.stack([torch.ones(BOX_CODE), -2 * torch.ones(BOX_CODE)])
     q = torch.tensor([0.9, 0.3])
     squared = (0.81 * 8.4 + 0.09 * 16.8) / 1.2
-    assert float(box_loss(predicted, wanted, q, 2.0)) == pytest.approx(squared)
-    assert float(box_loss(predicted, wanted, q, 1.0)) == pytest.approx((0.9 * 8.4 + 0.3 * 16.8) / 1.2)
+    assert float(box_loss(predicted, wanted, q, 2.0, WEIGHTS)) == pytest.approx(squared)
+    assert float(box_loss(predicted, wanted, q, 1.0, WEIGHTS)) == pytest.approx((0.9 * 8.4 + 0.3 * 16.8) / 1.2)
     for d, weight in enumerate([1.0] * 8 + [0.2] * 2):
         only = torch.zeros(1, BOX_CODE)
         only[0, d] = 3.0
-        assert float(box_loss(only, torch.zeros(1, BOX_CODE), torch.ones(1), 2.0)) == pytest.approx(3 * weight), d
+        nothing, one = torch.zeros(1, BOX_CODE), torch.ones(1)
+        assert float(box_loss(only, nothing, one, 2.0, WEIGHTS)) == pytest.approx(3 * weight), d
+        assert float(box_loss(only, nothing, one, 2.0, WEIGHTS.roll(1)[:BOX_CODE])) == pytest.approx(
+            3 * WEIGHTS.roll(1)[d]
+        )
 
 
 def test_the_class_loss_is_the_cross_entropy_with_soft_labels() -> None:
@@ -119,7 +125,21 @@ def test_the_contrast_finds_the_students_feature_of_the_teachers_place() -> None
     assert float(contrast_loss(student[:1], teacher[:1], weights[:1], tau)) == 0.0
 
 
-@pytest.mark.parametrize("loss", [box_loss, class_loss])
+def test_places_that_are_alike_are_not_told_apart() -> None:
+    """The second is alike to the first: each then has the third alone to be told from, and the third has both."""
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    alike = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    tau, one = 0.5, torch.ones(3)
+    units = [row / row.norm() for row in features]
+    e = [[math.exp(float(a @ b) / tau) for b in units] for a in units]
+    shares = [e[0][0] / (e[0][0] + e[0][2]), e[1][1] / (e[1][1] + e[1][2]), e[2][2] / sum(e[2])]
+    expected = -sum(math.log(share) for share in shares) / 3
+    assert float(contrast_loss(features, features, one, tau, alike)) == pytest.approx(expected)
+    told_apart = float(contrast_loss(features, features, one, tau))
+    assert float(contrast_loss(features, features, one, tau, torch.eye(3) > 0)) == told_apart > expected
+
+
+@pytest.mark.parametrize("loss", [partial(box_loss, weights=WEIGHTS), class_loss])
 def test_no_instances_give_zero_with_a_graph(loss) -> None:
     predicted = torch.zeros(0, BOX_CODE, requires_grad=True)
     value = loss(predicted, torch.zeros(0, BOX_CODE), torch.zeros(0), 2.0)
@@ -268,6 +288,39 @@ def test_weights_are_factors(make_student, make_teacher, make_batch) -> None:
     assert len(losses[0]) == 4
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], 3 * value)
+
+
+def test_each_value_of_a_box_has_its_weight(make_student, make_teacher, make_batch) -> None:
+    """What each gives alone adds up to all, and one with weight 0 teaches nothing."""
+    student, teacher, batch = make_student(), make_teacher(), make_batch(1)
+
+    def boxes(*weights: float) -> torch.Tensor:
+        method = BevDistill(settings(**{**NO_LOSS, "boxes": {"weight": 1.0, "weights": weights}}), student, teacher)
+        return distil(method, student, teacher, batch)["bevdistill_boxes"]
+
+    alone = [boxes(*(float(i == k) for i in range(5))) for k in range(5)]
+    assert min(alone) > 0
+    torch.testing.assert_close(sum(alone), boxes(1.0, 1.0, 1.0, 1.0, 1.0))
+    method = BevDistill(settings(**{**NO_LOSS, "boxes": {"weight": 1.0, "weights": [0, 1, 1, 1, 0]}}), student, teacher)
+    outputs, taught = (network(*(batch[name] for name in network.inputs)) for network in (student, teacher))
+    loss = method(DistilledBatch(outputs, taught, batch["boxes"], student, teacher))["bevdistill_boxes"]
+    (gradient,) = torch.autograd.grad(loss, outputs.center.codes)  # (1, groups, BOX_CODE, Y, X)
+    taught_values = gradient.abs().sum(dim=(0, 1, 3, 4)) > 0
+    assert taught_values.tolist() == [False] * 2 + [True] * 6 + [False] * 2
+    with pytest.raises(UserError, match="weights must not be negative, and not all 0"):
+        settings(boxes={"weight": 1.0, "weights": [0, 0, 0, 0, 0]})
+
+
+def test_places_nearer_than_apart_are_no_negatives(make_student, make_teacher, make_batch) -> None:
+    student, teacher, batch = make_student(), make_teacher(), make_batch(1)
+    batch["boxes"] = [everywhere(0.0)]
+    losses = []
+    for apart in (0.0, 3.0, 1000.0):
+        torch.manual_seed(0)
+        contrast = {"weight": 1.0, "centers": "teacher", "apart": apart, "channels": 16}
+        method = BevDistill(settings(**{**NO_LOSS, "contrast": contrast}), student, teacher)
+        losses.append(float(distil(method, student, teacher, batch)["bevdistill_contrast"].detach()))
+    assert losses[0] > losses[1] > losses[2] == 0.0  # in the end there is nothing to be told from
 
 
 @pytest.mark.parametrize("features", ["heatmap", "bev"])

@@ -125,13 +125,15 @@ def test_boxes_are_compared_at_the_objects_alone(truth: Boxes) -> None:
                 bent = 4.5 * difference**2 if difference < 1 / 9 else difference - 1 / 18
                 total += weights[d] * bent
         wanted.append(total / max(1, len(own)))
-    loss = box_loss(s, t, [truth, far], GRID, groups)
+    loss = box_loss(s, t, [truth, far], GRID, groups, torch.tensor(weights))
     assert wanted[0] > 1 and loss.item() == pytest.approx(np.mean(wanted), rel=1e-5)
-    assert box_loss(s[:1], t[:1], [truth], GRID, groups).item() == pytest.approx(wanted[0], rel=1e-5)
+    assert box_loss(s[:1], t[:1], [truth], GRID, groups, torch.tensor(weights)).item() == pytest.approx(
+        wanted[0], rel=1e-5
+    )
     (gradient,) = torch.autograd.grad(loss, s)
     touched = {tuple(index) for index in gradient.abs().sum(dim=2).nonzero().tolist()}
     assert touched == {(0, *place) for place in places[0]}
-    nothing = box_loss(s, t, [nobody(), far], GRID, groups)
+    nothing = box_loss(s, t, [nobody(), far], GRID, groups, torch.tensor(weights))
     assert nothing == 0 and torch.autograd.grad(nothing, s)[0].abs().sum() == 0
 
 
