@@ -2,11 +2,12 @@
 of the network as it was written, and time.
 
     python benchmark/backends.py weights/nano.safetensors --data FOLDER --json benchmark/results/backends.json
+    python benchmark/backends.py weights/nano.safetensors --data FOLDER --device cuda --json benchmark/results/backends_cuda.json
 
 FOLDER keeps the held-out drives, as for benchmark/weights.py. ``eager`` is the network as it was written, in float32, which the
 others are measured by. Times are of one set of six images, without upload and decoding of boxes, the ways run in turn in one
-process; ``ratio`` is eager's median over theirs. The ONNX file is exported to a temporary folder. ``--drives N`` scores the first
-N alone.
+process; ``ratio`` is eager's median over theirs. The ONNX file, on the CPU, is exported to a temporary folder. ``--drives N``
+scores the first N alone.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result
+from ways import AS_WRITTEN as EAGER
+from ways import make_ways
 
 from bevdistill_ros import cli
+from bevdistill_ros.bench.timing import waiter
+from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.geometry import Boxes
-from bevdistill_ros.models.lift import all_present
-from bevdistill_ros.models.student import Student
-from bevdistill_ros.runtime.backends import ONNXRUNTIME, TORCH, TORCH_BFLOAT16
+from bevdistill_ros.runtime.backends import ONNXRUNTIME
 from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluate import evaluate
-from weights import held_out
+from weights import DRIVES, held_out
 
-EAGER = "eager"
 SCORE = 0.3
 """Boxes from here on, the detector's default, are compared one by one."""
 NEAR = 0.5
@@ -46,46 +48,30 @@ ALLOWED = 0.2
 """Points of mAP and NDS that a backend may differ."""
 
 
-class Eager:
-    """The network as it was written, with the calibration worked out anew where it changes, as in training's validation."""
-
-    def __init__(self, network: Student) -> None:
-        self._network = network
-
-    def __call__(self, images: torch.Tensor, K: torch.Tensor, ego_T_cam: torch.Tensor) -> Any:
-        return self.run(images, self.calibrate(K, ego_T_cam, tuple(images.shape[2:4])))
-
-    @torch.inference_mode()
-    def calibrate(self, K: torch.Tensor, ego_T_cam: torch.Tensor, size: tuple[int, int]) -> Any:
-        return self._network.calibrate(K, ego_T_cam, all_present(K), size)
-
-    @torch.inference_mode()
-    def run(self, images: torch.Tensor, calibration: Any) -> Any:
-        return self._network.found(self._network.run(images, calibration))
-
-
-def make_detectors(checkpoint: Path, folder: Path) -> dict[str, Detector]:
-    """By backend. Exports into ``folder``."""
-    path = folder / checkpoint.name
-    shutil.copy(checkpoint, path)
-    if cli.main(["export", str(path)]):
-        raise SystemExit(1)
-    detectors = {EAGER: Detector.from_checkpoint(path)}
-    detectors[EAGER].runtime = Eager(detectors[EAGER].network)
-    for backend in (TORCH, TORCH_BFLOAT16, ONNXRUNTIME):
-        detectors[backend] = Detector.from_checkpoint(path, backend=backend)
+def make_detectors(checkpoint: Path, folder: Path, device: str = "cpu") -> dict[str, Detector]:
+    """By backend, and on CUDA by how it is executed, too. On the CPU it exports into ``folder``."""
+    detectors = make_ways(load_checkpoint(checkpoint), device)
+    if device == "cpu":
+        path = folder / checkpoint.name
+        shutil.copy(checkpoint, path)
+        if cli.main(["export", str(path)]):
+            raise SystemExit(1)
+        detectors[ONNXRUNTIME] = Detector.from_checkpoint(path, backend=ONNXRUNTIME)
     return detectors
 
 
 def times_ms(detectors: dict[str, Detector], sample: Sample, repeats: int) -> dict[str, float]:
     """Median of the network on one set of images; wall time."""
     inputs = [torch.from_numpy(np.asarray(value))[None] for value in (sample.images, sample.K, sample.ego_T_cam)]
-    inputs = [inputs[0], *(value.float() for value in inputs[1:])]
+    device = next(iter(detectors.values())).device
+    inputs = [inputs[0].to(device), *(value.float() for value in inputs[1:])]
+    wait = waiter(device)
     taken: dict[str, list[float]] = {name: [] for name in detectors}
     for turn in range(repeats + 2):
         for name, detector in detectors.items():
             begin = time.perf_counter()
             detector.runtime(*inputs)
+            wait()
             if turn > 1:
                 taken[name].append(1e3 * (time.perf_counter() - begin))
     return {name: statistics.median(values) for name, values in taken.items()}
@@ -129,17 +115,19 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def open_drives(folder: Path, colours: str, detector: Detector, drives: int | None = None) -> NuScenesSamples:
     """Samples of the first ``drives`` held-out drives (None: of all) in these colours, as the detector takes them."""
-    nusc = open_nuscenes(held_out(folder, colours))
+    nusc = open_nuscenes(held_out(folder, colours, drives or DRIVES))
     tokens = choose_samples(nusc, None, [scene["name"] for scene in nusc.scene][:drives])
     return NuScenesSamples(nusc, tokens, detector.class_names, detector.preprocess, detector.cameras, cache=True)
 
 
 def main() -> int:
     """Measure and write."""
-    arguments = make_parser(__doc__.split("\n\n")[0]).parse_args()
+    parser = make_parser(__doc__.split("\n\n")[0])
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        detectors = make_detectors(arguments.checkpoint, Path(folder))
+        detectors = make_detectors(arguments.checkpoint, Path(folder), arguments.device)
         samples = open_drives(arguments.data, "natural", detectors[EAGER], arguments.drives)
         figures: dict[str, Any] = {}
         boxes: dict[str, list[Boxes]] = {}
@@ -159,6 +147,7 @@ def main() -> int:
     report = {
         "checkpoint": arguments.checkpoint.name,
         "samples": len(samples),
+        "device": arguments.device,
         "threads": arguments.threads,
         "torch": torch.__version__,
         "backends": figures,

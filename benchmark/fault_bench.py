@@ -49,6 +49,7 @@ class TellingNetwork:
 
     cameras = CAMERAS
     class_names = CLASS_NAMES
+    device = SimpleNamespace(type="cpu")
     training = {"data": "none"}  # noqa: RUF012
     stage_times = {"network": 0.0, "decode": 0.0}  # noqa: RUF012
 

@@ -30,7 +30,7 @@ from bevdistill_ros.bench.end_to_end import Answerer, detector, over_dds
 from bevdistill_ros.bench.publish import camera_names
 from bevdistill_ros.detector import choose_device
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
-from bevdistill_ros.runtime.backends import AUTO, BACKENDS
+from bevdistill_ros.runtime.backends import AUTO, BACKENDS, EXECUTIONS
 
 MARK = "<!-- the tables are written by benchmark/speed.py -->\n"
 RATE_HZ, CALM_HZ = 12.0, 10.0
@@ -40,6 +40,7 @@ def in_process(options: argparse.Namespace) -> dict[str, Any]:
     """Stages and comparison."""
     words = ["--model", options.model, "--device", options.device, "--threads", str(options.threads), "--compare"]
     words += ["--sets", str(options.sets), "--seed", str(options.seed), "--backend", options.backend]
+    words += ["--execution", options.execution]
     words += source_words(options)
     return command.run(command.make_parser().parse_args(words))
 
@@ -64,7 +65,7 @@ def on_dds(options: argparse.Namespace, report_line: Callable[[str], None]) -> d
     random.Random(options.seed).shuffle(turns)
     with tempfile.TemporaryDirectory(prefix="bevdistill_speed_") as folder:
         logs = Path(folder)
-        parameters = {"torch_threads": options.threads, "backend": options.backend}
+        parameters = {"torch_threads": options.threads, "backend": options.backend, "execution": options.execution}
         ours = detector(model_path(options.model), options.device, camera_names(sets[0]), logs, **parameters)
         stock_words = ["--model", str(model_path(options.model).absolute()), "--device", choose_device(options.device)]
         stock_words += ["--threads", str(options.threads), "--", *source]
@@ -175,6 +176,7 @@ def main(argv: list[str] | None = None, report_line: Callable[[str], None] = pri
     parser.add_argument("--model", default=DEFAULT_MODEL, help="of the lift-splat kind (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     parser.add_argument("--backend", choices=BACKENDS, default=AUTO, help="of the detector (default: %(default)s)")
+    parser.add_argument("--execution", choices=EXECUTIONS, default=AUTO, help="likewise (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: one a core")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="pictures of a dataset, not made-up ones")
     parser.add_argument("--sets", type=int, default=100, help="to time in process (default: %(default)s)")

@@ -28,11 +28,11 @@ SPLIT, DRIVES, DURATION = "held_out", 16, 5.0
 COLOURS = ("natural", "shuffled", "grey")
 
 
-def held_out(folder: Path, colours: str) -> Path:
-    """Make the drives, or what is missing of them; returns the dataset's root."""
+def held_out(folder: Path, colours: str, drives: int = DRIVES) -> Path:
+    """Make the first ``drives``, or what is missing of them; returns the dataset's root."""
     root = folder / colours
     command = [sys.executable, "-m", "bevdistill_ros", "world", "--output", str(root), "--split", SPLIT]
-    command += ["--drives", str(DRIVES), "--duration", str(DURATION), "--colours", colours]
+    command += ["--drives", str(drives), "--duration", str(DURATION), "--colours", colours]
     subprocess.run(command, check=True)
     return root
 

@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from bevdistill_ros import __version__
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 
 VERBS = {
     "detector": ("bevdistill_ros.node.main", "the ROS 2 node: camera topics in, 3-D boxes out"),
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(VERBS[argv[0]][0]).main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
         if error.filename is None:
             raise

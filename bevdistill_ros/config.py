@@ -26,6 +26,9 @@ MAX_CELLS = 1 << 22
 MAX_VALUES = 1 << 28
 """Of one feature map of one sample."""
 
+MAX_SWEEP_SECONDS = 60
+"""Of LiDAR readings before a keyframe's own: three times a scene of nuScenes."""
+
 
 def _at_most(config: object, **limits: int) -> None:
     """Raise ValueError where a field is larger than any use needs: whoever builds such a network runs out of memory, or of time.
@@ -182,6 +185,8 @@ class SuppressionConfig:
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd and positive")
         _at_most(self, kernel=255)
+        if not self.radius >= 0:
+            raise ValueError("radius must not be negative")
 
 
 @dataclass(frozen=True)
@@ -214,8 +219,8 @@ class PointsConfig:
     ego: tuple[float, float, float, float] = (-1.0, 3.7, -1.2, 1.2)
 
     def __post_init__(self) -> None:
-        if not self.seconds >= 0:
-            raise ValueError("seconds must not be negative")
+        if not 0 <= self.seconds <= MAX_SWEEP_SECONDS:
+            raise ValueError(f"seconds {self.seconds:g} must be from 0 to {MAX_SWEEP_SECONDS}")
         if not (self.ego[0] <= self.ego[1] and self.ego[2] <= self.ego[3]):
             raise ValueError("ego is [x_min, x_max, y_min, y_max]")
 

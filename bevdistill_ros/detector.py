@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,11 @@ from bevdistill_ros.models.bev_network import decode_found
 from bevdistill_ros.models.planned import planned_state
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.preprocess import Preprocessor
-from bevdistill_ros.runtime.backends import TORCH_BFLOAT16
+from bevdistill_ros.runtime.backends import COMPILED, EAGER, GRAPH, ONNXRUNTIME, TORCH
 from bevdistill_ros.runtime.onnx_file import OnnxModel
 from bevdistill_ros.runtime.onnx_runtime import CPU, OnnxRuntime
 from bevdistill_ros.runtime.open_model import open_model
-from bevdistill_ros.runtime.torch_runtime import TorchRuntime
+from bevdistill_ros.runtime.torch_runtime import TorchRuntime, make_torch_runtime
 
 
 def choose_device(name: str) -> str:
@@ -88,17 +88,19 @@ class Detector:
         class_names: what its boxes may be.
         cameras: the cameras it was trained on (it takes any others, too).
         training: where the weights come from.
-        backend: what runs the network, in words, as "torch" or "onnxruntime, CPUExecutionProvider".
+        backend: what runs the network, in words, as "torch" or "onnxruntime, CPUExecutionProvider"; for certain once it has run.
         backend_note: why ``auto`` has chosen it, in words; else empty.
-        runtime: what runs the network; ``found = runtime(images, K, ego_T_cam)``, tensors with a batch of one on ``device``.
+        runtime: what runs the network; ``found = runtime(images, K, ego_T_cam)``, of a batch of one, images on ``device``.
         network: as it was written, before any backend has rebuilt it; None where the model is an exported one.
         preprocess: ``image, K = detector.preprocess(picture, camera)``.
-        stage_times: milliseconds of the last call by stage: upload, calibrate, network, decode.
+        stage_times: milliseconds of the last call by stage: upload, calibrate, network, decode. On CUDA those of the GPU, which
+            waits for the CPU or is waited for.
 
     Args:
         model: a checkpoint, which PyTorch runs on ``device``, or an exported model, which ONNX Runtime runs by ``providers``.
         name: what to call its file in errors.
-        bfloat16: see ``TorchRuntime``; on the CPU alone.
+        dtype: see ``TorchRuntime``; float16 on CUDA alone.
+        execution: how PyTorch goes through the network, one of ``EXECUTIONS``.
     """
 
     def __init__(
@@ -107,7 +109,8 @@ class Detector:
         device: str | torch.device = "cpu",
         name: str = "checkpoint",
         providers: Sequence[str] = CPU,
-        bfloat16: bool = False,
+        dtype: torch.dtype = torch.float32,
+        execution: str = EAGER,
     ) -> None:
         self.config = camera_config(model, name)
         self.class_names = model.config.classes
@@ -119,15 +122,27 @@ class Detector:
         self.network: Student | None = None
         self.runtime: TorchRuntime | OnnxRuntime
         if isinstance(model, OnnxModel):
+            if execution in (GRAPH, COMPILED):
+                raise UserError(
+                    f"{name}: execution '{execution}' is PyTorch's, but {ONNXRUNTIME} runs this: name the checkpoint, and a "
+                    f"backend that begins with '{TORCH}'"
+                )
             self.device = torch.device("cpu")  # where its inputs and outputs are, whatever provider runs it
             self.runtime = OnnxRuntime(model.content, self.config, providers, name)
         else:
             self.device = use_device(device)
-            if bfloat16 and self.device.type != "cpu":
-                raise UserError(f"backend '{TORCH_BFLOAT16}' is for the CPU, not for device '{self.device}'")
             self.network = load_network(model, self.device, name)
-            self.runtime = TorchRuntime(self.network, bfloat16)
-        self.backend = self.runtime.backend
+            self.runtime = make_torch_runtime(self.network, self.device, dtype, execution)
+
+    @property
+    def backend(self) -> str:
+        """See the class."""
+        return self.runtime.backend
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network multiplies in."""
+        return self.runtime.dtype
 
     @classmethod
     def from_checkpoint(
@@ -136,6 +151,7 @@ class Detector:
         device: str | torch.device = "cpu",
         backend: str | None = None,
         providers: Sequence[str] = CPU,
+        execution: str = EAGER,
     ) -> Detector:
         """Load a model's file, a checkpoint or an exported one; see ``open_model`` for what ``backend`` means.
 
@@ -143,7 +159,7 @@ class Detector:
             UserError: the file, the device or the backend cannot be used, or the file holds no camera model.
         """
         opened = open_model(path, backend, str(device))
-        detector = cls(opened.model, device, str(path), providers, opened.bfloat16)
+        detector = cls(opened.model, device, str(path), providers, opened.dtype, execution)
         detector.backend_note = opened.note
         return detector
 
@@ -156,10 +172,11 @@ class Detector:
         mask: np.ndarray | None = None,
         score_threshold: float = 0.0,
     ) -> Boxes:
-        """Detect.
+        """Detect. When this returns nothing reads the arguments any more.
 
         Args:
-            images: (N, H, W, 3) uint8 BGR, of ``self.preprocess``; cameras in any order.
+            images: (N, H, W, 3) uint8 BGR, of ``self.preprocess``; cameras in any order. Of ``image_rows`` a GPU reads them by
+                itself.
             K: (N, 3, 3) of those images, as ``self.preprocess`` returns them.
             ego_T_cam: (N, 4, 4) camera poses in the base frame at the reference time.
             mask: (N,) bool, False for a camera that is missing; what its other arguments hold does not matter.
@@ -184,49 +201,69 @@ class Detector:
                 f"expected images (N, {size[0]}, {size[1]}, 3) uint8, K (N, 3, 3), ego_T_cam (N, 4, 4); "
                 f"found {images.shape} {images.dtype}, {K.shape}, {ego_T_cam.shape}"
             )
-        clock = _StageClock(self.device)
-        if mask is not None:
-            present = np.asarray(mask, dtype=bool)
-            if present.shape != (count,):
-                raise ValueError(f"expected a mask of shape ({count},), found {present.shape}")
-            if not present.all():  # indexing copies the images
-                images, K, ego_T_cam = images[present], K[present], ego_T_cam[present]
-        if not (np.isfinite(K).all() and np.isfinite(ego_T_cam).all()):
+        present = np.ones(count, bool) if mask is None else np.asarray(mask, dtype=bool)
+        if present.shape != (count,):
+            raise ValueError(f"expected a mask of shape ({count},), found {present.shape}")
+        if not (np.isfinite(K[present]).all() and np.isfinite(ego_T_cam[present]).all()):
             raise ValueError("K or ego_T_cam of a camera that is not masked holds values that are not finite")
-        if not len(images):
-            self.stage_times = dict.fromkeys(("upload", "calibrate", "network", "decode"), 0.0)
+        if not present.any():
+            self.stage_times = dict.fromkeys(_STAGES, 0.0)
             return Boxes.empty(self.class_names)
-        inputs = (
-            torch.from_numpy(np.ascontiguousarray(images)).to(self.device)[None],
-            torch.from_numpy(K.astype(np.float32)).to(self.device)[None],
-            torch.from_numpy(ego_T_cam.astype(np.float32)).to(self.device)[None],
-        )
-        clock.lap("upload")
-        calibration = self.runtime.calibrate(*inputs[1:], size[:2])
-        clock.lap("calibrate")
-        found = self.runtime.run(inputs[0], calibration)
-        clock.lap("network")
+        if not present.all():
+            if self.runtime.keeps_places:  # whatever masked cameras are said to be like, they are always alike
+                K, ego_T_cam = (np.where(present[:, None, None], own, np.eye(own.shape[-1])) for own in (K, ego_T_cam))
+            else:  # this copies the images
+                images, K, ego_T_cam, present = images[present], K[present], ego_T_cam[present], present[present]
+        clock = _GpuClock(self.device) if self.device.type == "cuda" else _Clock()
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)[None]
+        clock.lap()
+        cameras = (torch.from_numpy(value.astype(np.float32))[None] for value in (K, ego_T_cam))
+        calibration = self.runtime.calibrate(*cameras, size[:2], torch.from_numpy(present)[None])
+        clock.lap()
+        found = self.runtime.run(pixels, calibration)
+        clock.lap()
         boxes = decode_found(found, self.config, score_threshold)[0]
-        clock.lap("decode")
-        self.stage_times = clock.laps
+        clock.lap()
+        self.stage_times = dict(zip(_STAGES, clock.milliseconds()))
         return boxes
 
 
-class _StageClock:
-    """Milliseconds between laps; waits for the GPU, whose work is otherwise only queued."""
+_STAGES = ("upload", "calibrate", "network", "decode")
+
+
+class _Clock:
+    """Of the CPU."""
+
+    def __init__(self) -> None:
+        self._laps = [time.perf_counter()]
+
+    def lap(self) -> None:
+        """Something has come to its end."""
+        self._laps.append(time.perf_counter())
+
+    def milliseconds(self) -> list[float]:
+        """Of each lap."""
+        return [1e3 * (end - begin) for begin, end in pairwise(self._laps)]
+
+
+class _GpuClock:
+    """Of a GPU, whose work is only queued: it tells when it comes to each lap, and is not waited for before all are over."""
 
     def __init__(self, device: torch.device) -> None:
-        self.laps: dict[str, float] = {}
-        self._wait: Callable[[], None] = (
-            partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-        )
-        self._last = time.perf_counter()
+        self._stream = torch.cuda.current_stream(device)
+        self._laps: list[torch.cuda.Event] = []
+        self.lap()
 
-    def lap(self, stage: str) -> None:
-        self._wait()
-        now = time.perf_counter()
-        self.laps[stage] = (now - self._last) * 1e3
-        self._last = now
+    def lap(self) -> None:
+        """See ``_Clock``."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        self._laps.append(event)
+
+    def milliseconds(self) -> list[float]:
+        """See ``_Clock``; waits for the GPU."""
+        self._laps[-1].synchronize()
+        return [begin.elapsed_time(end) for begin, end in pairwise(self._laps)]
 
 
 def _state_problems(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:

@@ -16,6 +16,10 @@ class UserError(Exception):
     """Bad input from outside (a file, field, topic or option). Its text is one line that names it and says what to do."""
 
 
+class UsageError(UserError):
+    """The command line itself is wrong, whatever the files and machines that it names are like: exit status 2."""
+
+
 def name_of(key: Any) -> str:
     """A key of a mapping that came from outside, as a name: YAML has others than texts."""
     return key if isinstance(key, str) and len(key) <= 120 else brief(key)

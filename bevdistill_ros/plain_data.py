@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ def from_dict(kind: type[T], data: Any, where: str) -> T:
     it is one of the union.
 
     Args:
-        where: what the data is, for messages, e.g. "nano.yaml: model".
+        where: what the data is, for messages, e.g. "nano.yaml: model"; "" where the caller will say it.
     """
     return _convert(kind, data, where)
 
@@ -38,6 +39,20 @@ def to_dict(config: Any) -> dict[str, Any]:
         return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def _error(where: str, text: str) -> UserError:
+    return UserError(f"{where}: {text}" if where else text)
+
+
+def _field(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _nearest(name: Any, known: Iterable[str]) -> str:
+    """What may have been meant, or else everything that there is."""
+    near = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) and len(name) <= 120 else []
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
 
 
 def _convert(kind: Any, data: Any, where: str) -> Any:
@@ -57,52 +72,52 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         return _convert_dataclass(kind, data, where)
     if origin is tuple:
         if not isinstance(data, (list, tuple)):
-            raise UserError(f"{where}: expected a list, found {brief(data)}")
+            raise _error(where, f"expected a list, found {brief(data)}")
         arguments = typing.get_args(kind)
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(data):
-            raise UserError(f"{where}: expected {len(kinds)} values, found {len(data)}")
+            raise _error(where, f"expected {len(kinds)} values, found {len(data)}")
         return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
     if origin is dict:
         if not isinstance(data, Mapping):
-            raise UserError(f"{where}: expected a mapping, found {brief(data)}")
+            raise _error(where, f"expected a mapping, found {brief(data)}")
         named = {name_of(key): value for key, value in data.items()}
-        return {name: _convert(typing.get_args(kind)[1], value, f"{where}.{name}") for name, value in named.items()}
+        return {name: _convert(typing.get_args(kind)[1], value, _field(where, name)) for name, value in named.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
         try:
             return kind(data)
         except ValueError:
             known = ", ".join(str(member.value) for member in kind)
-            raise UserError(f"{where}: {brief(data)} is not one of {known}") from None
+            raise _error(where, f"{brief(data)} is not one of {known}") from None
     if kind is float and isinstance(data, (int, str)) and not isinstance(data, bool):
         try:
             data = float(data)  # YAML reads 1e-3 (no dot) as text
         except (ValueError, OverflowError):
             pass
     if kind is float and isinstance(data, float) and not math.isfinite(data):
-        raise UserError(f"{where}: expected a finite number, found {data!r}")
+        raise _error(where, f"expected a finite number, found {data!r}")
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise UserError(f"{where}: expected {kind.__name__}, found {brief(data)}")
+        raise _error(where, f"expected {kind.__name__}, found {brief(data)}")
     return data
 
 
 def _convert_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
-        raise UserError(f"{where}: expected a mapping, found {brief(data)}")
+        raise _error(where, f"expected a mapping, found {brief(data)}")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = [key for key in data if key not in fields]
     if unknown:
-        raise UserError(f"{where}: unknown field {brief(unknown[0])}; known are {', '.join(fields)}")
+        raise _error(where, f"unknown field {brief(unknown[0])}; {_nearest(unknown[0], fields)}")
     required = [
         name
         for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in data
     ]
     if required:
-        raise UserError(f"{where}: field '{required[0]}' is missing")
-    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+        raise _error(where, f"field '{required[0]}' is missing")
+    values = {name: _convert(hints[name], value, _field(where, name)) for name, value in data.items()}
     try:
         return kind(**values)
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise _error(where, f"{error}") from None

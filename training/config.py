@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from bevdistill_ros.config import ImageModelConfig, LiftModelConfig, ModelConfig
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError, brief
 from bevdistill_ros.files import parse_yaml, read_yaml
 from bevdistill_ros.plain_data import from_dict
+from bevdistill_ros.training.config_checks import (
+    CODE_WEIGHTS,
+    CodeWeights,
+    code_weights,
+    interval,
+    not_negative,
+    overlap,
+    positive,
+    probability,
+)
 from bevdistill_ros.training.distill.config import DistillConfig
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Arithmetic of a training: weights are always float32."""
+
+SMALLEST_SCALE = 0.01
+"""Of images and of the world."""
 
 
 class Schedule(Enum):
@@ -58,11 +74,19 @@ class AugmentationConfig:
     grid_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "grayscale", "camera_drop", "grid_mask"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is no probability")
+        probability(self, "flip", "grayscale", "camera_drop", "grid_mask")
         if self.camera_drop_most < 1:
             raise ValueError("camera_drop_most must be at least 1")
+        for turn in self.rig_yaw_deg:
+            interval("rig_yaw_deg", turn, -360, 360)
+        interval("image_rotation_deg", self.image_rotation_deg, -360, 360)
+        for name in ("bev_scale", "image_scale"):
+            interval(name, getattr(self, name), SMALLEST_SCALE, 1 / SMALLEST_SCALE)
+        interval("image_shift", self.image_shift, -1, 1)
+        for name in ("brightness", "camera_brightness"):
+            interval(name, getattr(self, name), -255, 255)
+        for name in ("contrast", "camera_contrast"):
+            interval(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,12 @@ class CenterLossConfig:
     min_radius: int = 2
     regress_radius: int = 1
     box_weight: float = 0.25
-    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.2)
+    weights: CodeWeights = CODE_WEIGHTS
+
+    def __post_init__(self) -> None:
+        overlap(self, "overlap")
+        not_negative(self, "min_radius", "regress_radius", "box_weight")
+        code_weights(self, "weights")
 
 
 @dataclass(frozen=True)
@@ -96,17 +125,20 @@ class QueryLossConfig:
     box_cost: float = 0.25
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
-    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.2)
+    weights: CodeWeights = CODE_WEIGHTS
     heatmap_weight: float = 1.0
     heatmap_overlap: float = 0.1
     heatmap_min_radius: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("class_weight", "box_weight", "class_cost", "box_cost", "focal_gamma", "heatmap_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
+        not_negative(self, "class_weight", "box_weight", "class_cost", "box_cost", "focal_gamma", "heatmap_weight")
+        not_negative(self, "heatmap_min_radius")
         if not 0 <= self.focal_alpha <= 1:
             raise ValueError(f"focal_alpha {self.focal_alpha} must be from 0 to 1")
+        if not max(self.class_cost, self.box_cost) > 0:
+            raise ValueError("class_cost and box_cost are both 0: nothing would tell which query is to find which box")
+        overlap(self, "heatmap_overlap")
+        code_weights(self, "weights")
 
 
 @dataclass(frozen=True)
@@ -184,9 +216,10 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
-        for name in ("workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative")
+        not_negative(self, "workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every")
+        positive(self, "learning_rate")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed {brief(self.seed)} must be from 0 to 2^32 - 1")
         if not self.backbone_rate > 0:
             raise ValueError("backbone_rate must be positive; model.backbone.frozen_stages holds weights as they are")
         if not 0 <= self.ema_decay < 1:
@@ -209,26 +242,51 @@ class Config:
             raise ValueError("training.backbone_rate is for models that see images; leave it out")
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration YAML file, with ``overrides`` such as "training.steps=100" (values are YAML) laid over it.
 
     Raises:
-        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
+        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong; UsageError where an override is to blame.
     """
-    path = Path(path)
-    data = read_yaml(path)
-    for override in overrides or []:
+    data = read_yaml(Path(path))
+    try:
+        return from_dict(Config, _overlaid(data, overrides), "")
+    except UsageError:
+        raise
+    except UserError as error:
+        mistake = str(error)
+    if not overrides or _mistake(data, ()) == mistake:
+        raise UserError(f"{path}: {mistake}")
+    # What has a part in a mistake is what the mistake would not be there without.
+    others = [[*overrides[:i], *overrides[i + 1 :]] for i in range(len(overrides))]
+    blamed = [own for own, rest in zip(overrides, others, strict=True) if _mistake(data, rest) != mistake]
+    raise UsageError(f"--set {' --set '.join(blamed or overrides)}: {mistake}")
+
+
+def _mistake(data: Any, overrides: Sequence[str]) -> str | None:
+    """What is wrong with a configuration; None: nothing."""
+    try:
+        from_dict(Config, _overlaid(data, overrides), "")
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _overlaid(data: Any, overrides: Sequence[str]) -> Any:
+    """A copy of ``data`` with overrides. Raises UsageError where one cannot be read, or laid there."""
+    data = copy.deepcopy(data)
+    for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise UserError(f"override '{override}': write it as section.field=value")
+            raise UsageError(f"--set {override}: write it as section.field=value")
         *parents, last = key.split(".")
         node = data
         for parent in parents:
             node = node.setdefault(parent, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
-            raise UserError(f"override '{override}': '{key}' is inside a field that has no fields of its own")
+            raise UsageError(f"--set {override}: '{key}' is inside a field that has no fields of its own")
         try:
             node[last] = parse_yaml(value)
         except ValueError:
-            raise UserError(f"override '{override}': its value is not YAML") from None
-    return from_dict(Config, data, str(path))
+            raise UsageError(f"--set {override}: its value is not YAML") from None
+    return data

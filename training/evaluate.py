@@ -206,7 +206,7 @@ def _open(
 ) -> tuple[Detector | Teacher, NuScenesSamples]:
     """A checkpoint's detector, and the samples as it takes them."""
     opened = open_model(path, arguments.backend, device)
-    detector = make_detector(opened.model, device, str(path), opened.bfloat16)
+    detector = make_detector(opened.model, device, str(path), opened.dtype)
     if opened.note:
         print(f"{path}: run by {_backend(detector)} ({opened.note})", flush=True)
     cameras = arguments.cameras or detector.cameras

@@ -37,9 +37,12 @@ class Teacher:
 
 
 def make_detector(
-    model: Checkpoint | OnnxModel, device: str | torch.device, name: str = "checkpoint", bfloat16: bool = False
+    model: Checkpoint | OnnxModel,
+    device: str | torch.device,
+    name: str = "checkpoint",
+    dtype: torch.dtype = torch.float32,
 ) -> Detector | Teacher:
-    """What runs a model, of either kind. Only students are exported; ``bfloat16`` is for them, too, see ``Detector``."""
+    """What runs a model, of either kind. Only students are exported; ``dtype`` is for them, too, see ``Detector``."""
     if isinstance(model, Checkpoint) and not isinstance(model.config, StudentConfig):
         return Teacher(model, device, name)
-    return Detector(model, device, name, bfloat16=bfloat16)
+    return Detector(model, device, name, dtype=dtype)

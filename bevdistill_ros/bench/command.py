@@ -16,7 +16,7 @@ from bevdistill_ros.bench.rig_sets import RigSet, bag_sets, dataset_sets, synthe
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
-from bevdistill_ros.runtime.backends import AUTO, BACKENDS
+from bevdistill_ros.runtime.backends import AUTO, BACKENDS, EXECUTIONS
 
 DIFFERENT = 4
 """Sets of images that are gone through again and again: more than the caches hold, few enough to be read quickly."""
@@ -59,6 +59,12 @@ def make_parser() -> argparse.ArgumentParser:
         choices=BACKENDS,
         default=AUTO,
         help="what runs the network, as the detector's parameter (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--execution",
+        choices=EXECUTIONS,
+        default=AUTO,
+        help="how PyTorch goes through the network, as the detector's parameter (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is any), cpu, cuda or cuda:N")
     parser.add_argument(
@@ -156,7 +162,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     opencv_threads = cv2.getNumThreads()
     limit_libraries(options.threads)
     path = model_path(options.model)
-    detector = Detector.from_checkpoint(path, choose_device(options.device), options.backend)
+    device = choose_device(options.device)
+    detector = Detector.from_checkpoint(path, device, options.backend, execution=options.execution)
     network = detector.network
     if network is None and path.suffix != SUFFIX:  # what was exported runs, but its checkpoint tells what it is made of
         network = load_network(load_checkpoint(path), detector.device, str(path))
@@ -209,6 +216,7 @@ def _end_to_end(options: argparse.Namespace, sets: Sequence[RigSet]) -> dict[str
             "torch_threads": options.threads,
             "decode_threads": options.picture_threads,
             "backend": options.backend,
+            "execution": options.execution,
         }
         answerer = detector(model_path(options.model), options.device, camera_names(sets[0]), logs, **parameters)
         return over_dds(answerer, source_words(options), options.rate, options.seconds, logs, print)

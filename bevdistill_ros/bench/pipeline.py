@@ -19,7 +19,7 @@ from bevdistill_ros.detector import Detector
 from bevdistill_ros.geometry import Boxes, Camera
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.preprocess import INTERPOLATIONS, Preprocessor
-from bevdistill_ros.runtime.backends import TORCH_BFLOAT16
+from bevdistill_ros.runtime.staging import image_rows
 from bevdistill_ros.threads import Crew
 
 PREPROCESS, UPLOAD, CALIBRATE, NETWORK, BOXES, MESSAGES = STAGES = (
@@ -76,7 +76,7 @@ class Pipeline:
         self, detector: Detector, threads: int, network: Student | None, make_messages: MakeMessages | None = None
     ) -> None:
         self.detector, self.threads, self.network, self.make_messages = detector, threads, network, make_messages
-        self.dtype = torch.bfloat16 if detector.backend == TORCH_BFLOAT16 else torch.float32
+        self.dtype = detector.dtype
         self._crew = Crew(threads, "decode")
         self._images = np.zeros((0, 0, 0, 3), np.uint8)
 
@@ -103,7 +103,7 @@ class Pipeline:
     def _buffer(self, count: int, preprocessor: Preprocessor) -> np.ndarray:
         size = (count, preprocessor.config.height, preprocessor.config.width, 3)
         if self._images.shape != size:
-            self._images = np.zeros(size, np.uint8)
+            self._images = image_rows(size, self.detector.device.type == "cuda")
         return self._images
 
     def detect(self, rig_set: RigSet) -> Boxes:

@@ -17,6 +17,9 @@ RAY = 4
 class LiftGeometry(nn.Module):
     """The geometry of a lift; it has nothing to learn and no state.
 
+    A sample's is the same bit for bit in every batch, in training and in evaluation mode: points are found in the cells they were
+    learnt in.
+
     The pool plan depends on the calibration alone: in evaluation mode it is made anew only when calibration or mask change.
     """
 
@@ -37,11 +40,11 @@ class LiftGeometry(nn.Module):
         per metre of depth (how far aside it looks), and the logarithm of the focal length.
         """
         rays, origin = self._rays(K, ego_T_cam, size)
-        camera_height = origin[..., 2]
-        inverse = -rays[..., 2] / torch.where(camera_height.abs() < 0.1, 0.1, camera_height)
+        camera_height = origin[:, :, 2]
+        inverse = rays[:, :, 2] / torch.where(camera_height.abs() < 0.1, 0.1, camera_height).neg()
         meets = inverse > 1 / self.config.depth_max
         ground = torch.where(meets, 1 / (inverse.clamp(min=1e-3) * self.config.depth_max), 1.0)
-        aside = rays[..., :2].norm(dim=-1) - 1
+        aside = (rays[:, :, 0].square() + rays[:, :, 1].square()).sqrt() - 1
         focal = (K[..., 0, 0] * K[..., 1, 1] - K[..., 0, 1] * K[..., 1, 0]).abs().sqrt().clamp(min=1.0)
         focal = (focal / 200).log()[..., None, None].expand_as(inverse)
         looks = torch.stack([(2 * inverse).clamp(-1, 1), ground, aside.clamp(-1, 2), focal], dim=2)
@@ -55,41 +58,45 @@ class LiftGeometry(nn.Module):
         return self._kept.get(self._make_plan, K, ego_T_cam, mask, size)
 
     def _make_plan(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> PoolPlan:
-        # Coordinate by coordinate: no tensor of all points is made that is not needed.
         rays, origin = self._rays(K, ego_T_cam, size)
-        x, y, z = (rays[..., i, None] * self.depths.to(K.dtype) + origin[..., i, None] for i in range(3))
-        x, y = (x - self.grid.x_min) / self.grid.cell, (y - self.grid.y_min) / self.grid.cell
-        valid = (
-            mask[:, :, None, None, None]
-            & (x >= 0)
-            & (x < self.grid.columns)
-            & (y >= 0)
-            & (y < self.grid.rows)
-            & (z >= self.config.z_min)
-            & (z < self.config.z_max)
-        )
-        shape = (K.shape[0], -1, len(self.depths))
+        depths = self.depths.to(K.dtype)
+
+        def coordinate(axis: int) -> Tensor:
+            return (rays[:, :, axis, ..., None] * depths).add_(origin[:, :, axis, ..., None])
+
+        # One coordinate after the other and in place: a robot that moves has a new plan for every set of images.
+        z = coordinate(2)
+        valid = z >= self.config.z_min
+        valid &= z < self.config.z_max
+        valid &= mask[:, :, None, None, None]
+        del z
+        x = coordinate(0).sub_(self.grid.x_min).div_(self.grid.cell)
+        valid &= x >= 0
+        valid &= x < self.grid.columns
+        y = coordinate(1).sub_(self.grid.y_min).div_(self.grid.cell)
+        valid &= y >= 0
+        valid &= y < self.grid.rows
+        shape = (K.shape[0], -1, len(depths))
         return make_pool_plan(*(a.reshape(shape) for a in (x, y, valid)), self.grid.rows, self.grid.columns)
 
     def frustum(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, N, h, w, D, 3) base-frame points of every feature pixel's centre at every depth; depth is along the optical axis."""
         rays, origin = self._rays(K, ego_T_cam, size)
-        return rays[..., None, :] * self.depths.to(K.dtype)[:, None] + origin[..., None, :]
+        rays, origin = (a.permute(0, 1, 3, 4, 2)[..., None, :] for a in (rays, origin))
+        return rays * self.depths.to(K.dtype)[:, None] + origin
 
     def _rays(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Rays (B, N, h, w, 3) of one metre of depth through the feature pixels' centres, in the base frame, and their origins."""
-        h, w = size
-        # Centre of a feature pixel in input pixels (integer coordinates are pixel centres).
-        v, u = torch.meshgrid(
-            (torch.arange(h, device=K.device) + 0.5) * self.config.stride - 0.5,
-            (torch.arange(w, device=K.device) + 0.5) * self.config.stride - 0.5,
-            indexing="ij",
-        )
-        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).to(K.dtype)
-        # Products element by element, not matmul, which autocast and TF32 would round to some decimetres at 50 m.
-        ego_R_ray = (ego_T_cam[..., :3, :3, None] * _inverse_intrinsics(K)[..., None, :, :]).sum(-2)
-        rays = (ego_R_ray[:, :, None, None] * pixels[..., None, :]).sum(-1)
-        return rays, ego_T_cam[:, :, None, None, :3, 3]
+        """Rays (B, N, 3, h, w) of one metre of depth through the feature pixels' centres, in the base frame, and their origins
+        (B, N, 3, 1, 1)."""
+        # Centres of feature pixels in input pixels (integer coordinates are pixel centres).
+        v, u = (((torch.arange(count, device=K.device) + 0.5) * self.config.stride - 0.5).to(K.dtype) for count in size)
+        # Products and sums element by element. Autocast and TF32 would round those of a matmul to some decimetres at 50 m, and a
+        # library may choose by the batch's size in which order it adds: a point on a cell's border would change places with it.
+        right, down, ahead = ego_T_cam[..., :3, :3, None].unbind(-2)
+        of_right, of_down, of_ahead = _inverse_intrinsics(K)[..., None, :].unbind(-3)
+        ego_R_ray = right * of_right + down * of_down + ahead * of_ahead
+        of_u, of_v, of_one = ego_R_ray[..., None, None].unbind(3)
+        return of_u * u + of_v * v[:, None] + of_one, ego_T_cam[..., :3, 3, None, None]
 
 
 def _inverse_intrinsics(K: Tensor) -> Tensor:

@@ -255,6 +255,11 @@ class DetectorNode(LifecycleNode):
         self._outputs = Outputs(self, settings, detector)
         if settings.warm_up:
             _warm_up(detector, len(settings.cameras))
+        if backend := getattr(
+            detector, "backend", ""
+        ):  # after it has run: only then it is known whether it can be recorded
+            why = f" ({detector.backend_note})" if detector.backend_note else ""
+            self.get_logger().info(f"backend {backend}{why}")
         leave_out_of_collection()
         self.get_logger().info(
             f"model {self._model_name}; cameras {', '.join(settings.cameras)}; boxes in {settings.base_frame}"
@@ -264,10 +269,9 @@ class DetectorNode(LifecycleNode):
         from bevdistill_ros.detector import Detector
 
         settings = self._live
-        detector = Detector.from_checkpoint(model_path(model), device, settings.backend, settings.onnx_providers)
-        why = f" ({detector.backend_note})" if detector.backend_note else ""
-        self.get_logger().info(f"backend {detector.backend}{why}")
-        return detector
+        return Detector.from_checkpoint(
+            model_path(model), device, settings.backend, settings.onnx_providers, settings.execution
+        )
 
     def _activate(self, state: LifecycleState) -> None:
         settings = self._settings
@@ -523,6 +527,7 @@ class DetectorNode(LifecycleNode):
             "state": state,
             "model": self._model_name,
             **self._identity,
+            "backend": getattr(self._detector, "backend", ""),
             "sets": str(counts.sets),
             "partial sets": str(counts.partial),
             "superseded sets": str(counts.superseded),
@@ -609,7 +614,6 @@ def _model_identity(model: str, detector: Any) -> dict[str, str]:
     else:
         values["model file"] = str(path)
         values["model sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    values["backend"] = getattr(detector, "backend", "")
     training = getattr(detector, "training", {})
     for key in ("data", "version", "split", "steps", "method"):
         if training.get(key) is not None:

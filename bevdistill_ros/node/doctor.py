@@ -29,6 +29,7 @@ from bevdistill_ros.node.detector_node import NODE_NAME
 from bevdistill_ros.node.inputs import check_topics
 from bevdistill_ros.node.listening import Listening, dds_facts
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.node.refusal import making
 
 EXAMPLE = """
 examples:
@@ -110,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _ros(lambda: rclpy.init(args=[*argv, *ros_arguments(options)], signal_handler_options=SignalHandlerOptions.NO))
     try:
         # Its name is the detector's, so that a parameter file for the detector holds for it.
-        node = rclpy.create_node(NODE_NAME, enable_rosout=False, start_parameter_services=False)
+        with making("the node"):
+            node = rclpy.create_node(NODE_NAME, enable_rosout=False, start_parameter_services=False)
         settings = parameters.declare(node)
         model, device = model_facts(settings.model), device_facts(settings.device)
         settings = _named(settings, model)
@@ -121,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(
                 f"listening to {', '.join(settings.cameras)} for {options.seconds:g} s ...", file=sys.stderr, flush=True
             )
-            listening = Listening(node, settings, file, dds)
+            with making("what doctor listens to"):
+                listening = Listening(node, settings, file, dds)
             listening.record(options.seconds)
             facts = listening.facts()
         facts = dataclasses.replace(

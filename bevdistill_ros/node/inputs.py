@@ -19,6 +19,7 @@ from bevdistill_ros.node.camera_synchroniser import CameraSynchroniser
 from bevdistill_ros.node.diagnostics import Health
 from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.pictures import Repeats
+from bevdistill_ros.node.refusal import making
 from bevdistill_ros.stamps import header_ns
 from bevdistill_ros.synchroniser import CameraSet, Synchroniser
 
@@ -97,21 +98,23 @@ class CameraInputs:
         # Names are given as the parameters have them: rclpy resolves them, and would remap full ones a second time.
         for name, (image_topic, info_topic) in self._topics.items():
             if info_topic:
-                subscription = self._node.create_subscription(
-                    CameraInfo,
-                    settings.camera_info_topic_of(name),
-                    lambda message, name=name: self._on_info(name, message),
-                    qos,
-                    event_callbacks=self._qos_events(name, info_topic),
-                )
+                with making(f"a subscription of {info_topic}"):
+                    subscription = self._node.create_subscription(
+                        CameraInfo,
+                        settings.camera_info_topic_of(name),
+                        lambda message, name=name: self._on_info(name, message),
+                        qos,
+                        event_callbacks=self._qos_events(name, info_topic),
+                    )
                 self._subscriptions.append(subscription)
-            filters[name] = message_filters.Subscriber(
-                self._node,
-                image_type,
-                settings.image_topic_of(name),
-                qos_profile=qos,
-                event_callbacks=self._qos_events(name, image_topic),
-            )
+            with making(f"a subscription of {image_topic}"):
+                filters[name] = message_filters.Subscriber(
+                    self._node,
+                    image_type,
+                    settings.image_topic_of(name),
+                    qos_profile=qos,
+                    event_callbacks=self._qos_events(name, image_topic),
+                )
             self._subscriptions.append(filters[name].sub)
             # Registered before the synchroniser, so that an image is seen before its set is worked on.
             filters[name].registerCallback(self._on_image, name)

@@ -14,6 +14,7 @@ from rclpy.executors import ExternalShutdownException
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.node.detector_node import DetectorNode, LoadDetector
 from bevdistill_ros.node.memory import keep_few_arenas
+from bevdistill_ros.node.refusal import making
 
 
 def _ros_arguments(call: Callable[[], Any]) -> Any:
@@ -45,10 +46,11 @@ def main(argv: Sequence[str] | None = None, load_detector: LoadDetector | None =
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     keep_few_arenas()
+    _ros_arguments(lambda: rclpy.init(args=argv))
     node = None
     try:
-        _ros_arguments(lambda: rclpy.init(args=argv))
-        node = DetectorNode(load_detector)
+        with making("the node"):
+            node = DetectorNode(load_detector)
         if node.autostart and not node.start():
             if rclpy.ok():
                 raise UserError(node.failure)

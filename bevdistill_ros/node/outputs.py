@@ -21,6 +21,7 @@ from bevdistill_ros.msg import DetectedObjectArray, DetectorStatus
 from bevdistill_ros.node import markers, messages, wire
 from bevdistill_ros.node.markers import MarkerTracker
 from bevdistill_ros.node.parameters import Settings
+from bevdistill_ros.node.refusal import making
 from bevdistill_ros.node.set_pipeline import SetResult
 from bevdistill_ros.visualise import draw_bev, draw_boxes, mosaic
 
@@ -70,7 +71,8 @@ class Outputs:
             raise
 
     def _publisher(self, message: type, topic: str, qos: QoSProfile | int) -> Any:
-        publisher = self._node.create_lifecycle_publisher(message, topic, qos)
+        with making(f"a publisher of {topic}"):
+            publisher = self._node.create_lifecycle_publisher(message, topic, qos)
         self._publishers.append(publisher)
         return publisher
 

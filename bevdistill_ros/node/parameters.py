@@ -10,7 +10,7 @@ from typing import Any
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.paths import DEFAULT_MODEL
-from bevdistill_ros.runtime.backends import BACKENDS
+from bevdistill_ros.runtime.backends import BACKENDS, EXECUTIONS
 
 # When a parameter may change.
 START = "read only: fixed when the node starts"
@@ -57,10 +57,16 @@ class Settings:
     device: str = _parameter("auto", "Where the network runs: auto (CUDA where there is any), cpu, cuda or cuda:N.")
     backend: str = _parameter(
         "auto",
-        "What runs the network: torch; torch_bfloat16, on CPUs that have it; onnxruntime, for an exported model; auto (on a "
-        "CPU torch_bfloat16 for lift-splat models where the processor is fast in it, else what was exported, if it is beside "
-        "the checkpoint, else torch).",
+        "What runs the network: torch; torch_bfloat16, on CPUs and GPUs that have it; torch_float16, on GPUs; onnxruntime, for "
+        "an exported model; auto (torch_bfloat16 for lift-splat models where processor or GPU are fast in it, else on a CPU "
+        "what was exported, if it is beside the checkpoint, else torch).",
         choices=BACKENDS,
+    )
+    execution: str = _parameter(
+        "auto",
+        "How PyTorch goes through the network: eager, operator by operator; graph, recorded as a CUDA graph; compiled, by "
+        "torch.compile, which takes minutes when it starts; auto (graph on CUDA, else eager).",
+        choices=EXECUTIONS,
     )
     onnx_providers: tuple[str, ...] = _parameter(
         ("CPUExecutionProvider",),

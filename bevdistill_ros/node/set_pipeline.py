@@ -22,6 +22,7 @@ from bevdistill_ros.node.calibration import CalibrationStore, Intrinsics, RigPos
 from bevdistill_ros.node.diagnostics import ERROR, WARN, Health
 from bevdistill_ros.node.parameters import Settings
 from bevdistill_ros.node.pictures import Repeats
+from bevdistill_ros.runtime.staging import image_rows
 from bevdistill_ros.synchroniser import MS, CameraSet
 from bevdistill_ros.threads import Crew
 
@@ -102,8 +103,9 @@ class SetPipeline:
         self._repeats = repeats
         image = detector.config.image
         # Each picture is written into its camera's row, and the network reads the rows: nothing is copied or allocated per set.
-        # This is the place for pinned memory, as torch.zeros(..., pin_memory=True).numpy().
-        self._images = np.zeros((len(settings.cameras), image.height, image.width, 3), np.uint8)
+        # A set is preprocessed when the detector has returned from the last one, and then no GPU reads the rows any more.
+        shape = (len(settings.cameras), image.height, image.width, 3)
+        self._images = image_rows(shape, page_locked=detector.device.type == "cuda")
         self.unusable_images = 0
 
     def run(self, camera_set: CameraSet, settings: Settings, stopping: threading.Event) -> SetResult:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.runtime.backends import COMPILED, EAGER
+
+COMPILER: str | Callable = "inductor"
+"""Backend of ``torch.compile``."""
 
 
 def compile_parts(network: Student, device: torch.device) -> None:
@@ -16,7 +21,7 @@ def compile_parts(network: Student, device: torch.device) -> None:
         UserError: nothing can be compiled here.
     """
     try:  # something small, so that it is told now and in one line
-        torch.compile(_probe, dynamic=False)(torch.ones(8, device=device))
+        torch.compile(_probe, backend=COMPILER, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # of many classes, all of torch's own
         reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
         raise UserError(
@@ -26,7 +31,7 @@ def compile_parts(network: Student, device: torch.device) -> None:
     for name in network.dense:
         part = getattr(network, name)
         if part is not None:
-            part.compile(dynamic=False)
+            part.compile(backend=COMPILER, dynamic=False)
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ class OnnxRuntime:
         name: what to call the model's file in errors.
 
     Attributes:
-        backend: what runs it, in words.
+        backend, dtype, keeps_places: as ``TorchRuntime``.
 
     Raises:
         UserError: onnxruntime is not installed or has no such provider, or it cannot run the model.
@@ -69,16 +69,21 @@ class OnnxRuntime:
         self._inputs = graph.calibration_inputs(config)
         self._check_interface(name)
         self._kept: CalibrationCache[dict[str, np.ndarray]] = CalibrationCache()
+        self.dtype, self.keeps_places = torch.float32, False
         self.backend = f"onnxruntime, {self._session.get_providers()[0]}"
 
-    def __call__(self, images: Tensor, K: Tensor, ego_T_cam: Tensor) -> CenterOutputs | QueryOutputs:
+    def __call__(
+        self, images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None
+    ) -> CenterOutputs | QueryOutputs:
         """As ``TorchRuntime``, on the CPU."""
-        return self.run(images, self.calibrate(K, ego_T_cam, tuple(images.shape[2:4])))
+        return self.run(images, self.calibrate(K, ego_T_cam, tuple(images.shape[2:4]), mask))
 
     @torch.inference_mode()
-    def calibrate(self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    def calibrate(
+        self, K: Tensor, ego_T_cam: Tensor, size: tuple[int, int], mask: Tensor | None = None
+    ) -> dict[str, np.ndarray]:
         """As ``TorchRuntime``: the graph's inputs besides the images, by name."""
-        return self._kept.get(self._make, K, ego_T_cam, all_present(K), size)
+        return self._kept.get(self._make, K, ego_T_cam, all_present(K) if mask is None else mask, size)
 
     @torch.inference_mode()
     def run(self, images: Tensor, calibration: dict[str, np.ndarray]) -> CenterOutputs | QueryOutputs:

@@ -7,13 +7,16 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.config import LssModelConfig, ModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.runtime import onnx_runtime
-from bevdistill_ros.runtime.backends import AUTO, ONNXRUNTIME, TORCH, TORCH_BFLOAT16
+from bevdistill_ros.runtime.backends import AUTO, ONNXRUNTIME
 from bevdistill_ros.runtime.onnx_file import SUFFIX, OnnxModel, read_onnx
-from bevdistill_ros.runtime.processor import BFLOAT16, calculates_in_bfloat16
+from bevdistill_ros.runtime.precision import DTYPES
+from bevdistill_ros.runtime.processor import BFLOAT16, calculates_in_bfloat16, gpu_calculates_in_bfloat16
 
 
 class Opened(NamedTuple):
@@ -21,12 +24,12 @@ class Opened(NamedTuple):
 
     Attributes:
         model: a checkpoint, for PyTorch, or an exported model, for ONNX Runtime.
-        bfloat16: see ``TorchRuntime``.
+        dtype: see ``TorchRuntime``.
         note: why ``auto`` has chosen this, in words; empty where nothing was chosen.
     """
 
     model: Checkpoint | OnnxModel
-    bfloat16: bool = False
+    dtype: torch.dtype = torch.float32
     note: str = ""
 
 
@@ -36,19 +39,19 @@ def open_model(
     """Read the file that is to run.
 
     An exported file runs by ONNX Runtime. A checkpoint runs by PyTorch, or, where ``backend`` is ``onnxruntime``, what was exported
-    from it: the file beside it of the same name that ends in .onnx. ``auto`` takes on a CPU the fastest that is known to be as
-    accurate: PyTorch in bfloat16 where the processor is fast in it and ``scored_in_bfloat16``, else what was exported if it can,
-    else PyTorch. None is just what was named.
+    from it: the file beside it of the same name that ends in .onnx. ``auto`` takes the fastest that is known to be as accurate:
+    PyTorch in bfloat16 where the processor, or the GPU, is fast in it and ``scored_in_bfloat16``, else on a CPU what was exported
+    if it can, else PyTorch. None is just what was named.
 
     Args:
-        fast_bfloat16: whether the processor is fast in bfloat16; None: look.
+        fast_bfloat16: whether the processor, or the GPU, is fast in bfloat16; None: look.
 
     Raises:
         UserError: the file cannot be read, or is none that ``backend`` runs.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
-        if backend in (TORCH, TORCH_BFLOAT16):
+        if backend in DTYPES:
             raise UserError(
                 f"{path}: an exported model runs by onnxruntime, not by the backend '{backend}': name its checkpoint"
             )
@@ -59,14 +62,20 @@ def open_model(
         except UserError as error:
             raise UserError(f"backend '{ONNXRUNTIME}': {error}") from None
     checkpoint = load_checkpoint(path)
-    if backend != AUTO or device != "cpu":
-        return Opened(checkpoint, backend == TORCH_BFLOAT16)
-    if not (calculates_in_bfloat16() if fast_bfloat16 is None else fast_bfloat16):
-        against = f"the processor has no {BFLOAT16}"
+    if backend != AUTO:
+        return Opened(checkpoint, DTYPES.get(backend, torch.float32))
+    on_gpu = device != "cpu"
+    if fast_bfloat16 is None:
+        fast_bfloat16 = gpu_calculates_in_bfloat16(device) if on_gpu else calculates_in_bfloat16()
+    if not fast_bfloat16:
+        against = "the GPU has no bfloat16" if on_gpu else f"the processor has no {BFLOAT16}"
     elif not scored_in_bfloat16(checkpoint.config):
         against = "no model of this kind was scored in bfloat16"
     else:
-        return Opened(checkpoint, True, f"auto: the processor has {BFLOAT16}")
+        has = "the GPU has bfloat16" if on_gpu else f"the processor has {BFLOAT16}"
+        return Opened(checkpoint, torch.bfloat16, f"auto: {has}")
+    if on_gpu:
+        return Opened(checkpoint, note=f"auto: {against}")
     try:
         return Opened(_exported_from(path), note=f"auto: {against}")
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What the processor calculates in."""
+"""What the processor, and a GPU, calculate in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ Arm's is not here: nobody has timed this package's networks on it.
 def calculates_in_bfloat16() -> bool:
     """Whether products of this processor, by torch, are faster in bfloat16 than in float32."""
     return torch.backends.mkldnn.is_available() and BFLOAT16 in features()
+
+
+def gpu_calculates_in_bfloat16(device: str) -> bool:
+    """Whether a CUDA device has bfloat16: NVIDIA's have since Ampere. False, too, where it cannot be asked."""
+    try:
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
 
 
 def features() -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
@@ -14,10 +15,10 @@ from bevdistill_ros.models.outputs import CenterOutputs, QueryOutputs
 Found: TypeAlias = CenterOutputs | QueryOutputs
 
 Recorder: TypeAlias = Callable[[Callable[[], Found]], Callable[[], Found]]
-"""Takes work that always reads the same memory, and gives what does it again, on what that memory then holds, when it is called.
+"""Takes work that always reads the same memory, and gives what does it again when it is called, on what that memory then holds.
 
-It may do the work several times. What the repetition gives is the same memory each time. It raises RuntimeError where the work is of
-a kind that it cannot record; it has left nothing behind then.
+It may do the work several times. What the repetition gives is the same memory each time. It raises RuntimeError where the work is
+of a kind that it cannot record.
 """
 
 KEPT = 4
@@ -29,7 +30,7 @@ class RecordedRun:
 
     Images and calibration are what it takes. They are copied to where the recording reads them, the calibration only when it is
     another one, so nothing is recorded again when a camera moves; that happens where sizes change, those of images or of the
-    calibration's tensors. Where nothing can be recorded, ``run`` itself runs.
+    calibration's tensors. Where nothing can be recorded, ``run`` itself runs, and a warning is logged.
 
     Args:
         run: takes images, and a calibration of ``Student.padded``; it depends on nothing else that changes.
@@ -57,6 +58,7 @@ class RecordedRun:
             except RuntimeError as error:
                 self._recordings.clear()
                 self.refusal = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+                logging.getLogger(__name__).warning("the network runs without a CUDA graph: %s", self.refusal)
                 return self._run(images, calibration)
         self._recordings[sizes] = recording
         return recording(images, calibration)

@@ -14,6 +14,7 @@ from bevdistill_ros.models.calibration_cache import CalibrationCache
 from bevdistill_ros.models.lift import all_present
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.runtime.backends import AUTO, COMPILED, EAGER, GRAPH
+from bevdistill_ros.runtime.cast import cast_weights
 from bevdistill_ros.runtime.compiled import compile_parts
 from bevdistill_ros.runtime.cuda_graph import CudaGraphs
 from bevdistill_ros.runtime.fold import fold_normalisation
@@ -50,6 +51,8 @@ class TorchRuntime:
         folded = copy.deepcopy(network).eval().requires_grad_(False)
         fold_normalisation(folded)
         self._network = folded.to(memory_format=torch.channels_last)
+        if dtype != torch.float32:
+            cast_weights(self._network, dtype)
         if compiled:
             compile_parts(self._network, self._device)
         self._find = partial(_find, self._network)

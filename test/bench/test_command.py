@@ -119,6 +119,9 @@ def test_bad_input_is_one_line(tiny_checkpoint, tmp_path, capsys):
     assert f"{tmp_path}: is no bag" in failure(capsys, "--model", tiny_checkpoint, "--bag", tmp_path, "--device", "cpu")
     assert "no nuScenes version" in failure(capsys, "--model", tiny_checkpoint, "--data", tmp_path, "--device", "cpu")
     assert "device 'gpu'" in failure(capsys, "--model", tiny_checkpoint, "--device", "gpu")
+    on_cpu = ("--model", tiny_checkpoint, "--device", "cpu")
+    assert "execution 'graph' is for CUDA, not for device 'cpu'" in failure(capsys, *on_cpu, "--execution", "graph")
+    assert "'torch_float16' is for CUDA, not for device 'cpu'" in failure(capsys, *on_cpu, "--backend", "torch_float16")
 
 
 def test_a_teacher_is_refused(tmp_path, capsys):

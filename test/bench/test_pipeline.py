@@ -42,9 +42,9 @@ def test_what_is_no_jpeg_is_decoded_whole(smooth_set):
 def test_every_calibration_is_a_new_one(pipeline, small_sets, monkeypatch):
     made, worked_out, calibrate = [], [], pipeline.detector.runtime.calibrate
 
-    def watched(K, pose, size):
+    def watched(K, pose, *more):
         made.append(pose)
-        worked_out.append(calibrate(K, pose, size))
+        worked_out.append(calibrate(K, pose, *more))
         return worked_out[-1]
 
     monkeypatch.setattr(pipeline.detector.runtime, "calibrate", watched)

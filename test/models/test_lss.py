@@ -11,7 +11,8 @@ import torch
 
 from bevdistill_ros.config import BackboneConfig, BevEncoderConfig, ImageConfig, LiftConfig
 from bevdistill_ros.geometry import BevGrid, invert, make_transform, rotation_z, transform_points
-from bevdistill_ros.models.bev_pool import make_pool_plan
+from bevdistill_ros.models.bev_pool import PoolPlan, make_pool_plan
+from bevdistill_ros.models.lift_geometry import LiftGeometry
 from bevdistill_ros.models.lss import LSS
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
@@ -74,6 +75,59 @@ def test_the_plan_is_that_of_the_frustums_points_on_the_grid(network: LSS, camer
     assert len(found.points) > 100 and found.shape == expected.shape
     for name in ("points", "pixels", "offsets", "points_by_pixel", "cells_by_pixel"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def random_rigs(batch: int, cameras: int, seed: int) -> dict[str, torch.Tensor]:
+    """Calibrations as augmentation makes them, no two cameras alike: zoomed, turned and shifted images, rigs that are shaken."""
+    rng = np.random.default_rng(seed)
+    count = batch * cameras
+    K = np.zeros((count, 3, 3))
+    focal, roll = rng.uniform(30, 120, count), rng.uniform(-0.1, 0.1, count)
+    K[:, 0, 0], K[:, 0, 1] = focal * np.cos(roll), -focal * np.sin(roll)
+    K[:, 1, 0], K[:, 1, 1] = focal * np.sin(roll), focal * np.cos(roll)
+    K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = rng.uniform(30, 70, count), rng.uniform(20, 45, count), 1.0
+    tilt = np.eye(3) + np.cross(np.eye(3), rng.uniform(-0.1, 0.1, (count, 1, 3)))
+    poses = [
+        make_transform(rotation_z(rng.uniform(-math.pi, math.pi)) @ np.linalg.qr(turn)[0] @ FORWARD, place)
+        for turn, place in zip(tilt, rng.uniform([-1, -1, 0.5], [1, 1, 2], (count, 3)), strict=True)
+    ]
+    shape = (batch, cameras)
+    return {
+        "K": torch.from_numpy(K).float().unflatten(0, shape),
+        "ego_T_cam": torch.from_numpy(np.stack(poses)).float().unflatten(0, shape),
+        "mask": torch.from_numpy(rng.random(shape) < 0.9),
+    }
+
+
+def cell_of_points(plan: PoolPlan, points: int) -> torch.Tensor:
+    """(B, points) the cell of each of a sample's points; -1: none."""
+    batch, rows, columns = plan.shape
+    cells = torch.full((batch * points,), -1)
+    cells[plan.points] = torch.repeat_interleave(torch.arange(plan.cells) % (rows * columns), plan.offsets.diff())
+    return cells.view(batch, points)
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation", "inference under autocast"])
+@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 3)])
+def test_a_samples_geometry_does_not_depend_on_its_batch(size: tuple[int, int], mode: str) -> None:
+    """Bit for bit: what trains in batches, on several processes or in parts sees what the node sees with its one sample."""
+    model = small_model()
+    lift = LiftGeometry(model.lift, model.grid).train(mode == "training")
+    together = LiftGeometry(model.lift, model.grid).train()  # as in training
+    for seed, (batch, cameras) in enumerate([(2, 6), (3, 1), (4, 6), (5, 7), (8, 5), (16, 6)]):
+        rigs = random_rigs(batch, cameras, seed)
+        points = cameras * size[0] * size[1] * len(lift.depths)
+        cells = cell_of_points(together.plan(**rigs, size=size), points)
+        looks = together.where_pixels_look(**rigs, size=size)
+        frustum = together.frustum(rigs["K"], rigs["ego_T_cam"], size)
+        assert (cells >= 0).float().mean() > 0.1
+        for i in range(batch):
+            own = {name: value[i : i + 1] for name, value in rigs.items()}
+            with torch.inference_mode("inference" in mode), torch.autocast("cpu", torch.bfloat16, "autocast" in mode):
+                for _ in range(2):  # calculated, and kept where it is kept
+                    assert torch.equal(cell_of_points(lift.plan(**own, size=size), points)[0], cells[i])
+                assert torch.equal(lift.where_pixels_look(**own, size=size)[0], looks[i])
+                assert torch.equal(lift.frustum(own["K"], own["ego_T_cam"], size)[0], frustum[i])
 
 
 def test_mixed_precision_does_not_touch_the_geometry(network: LSS, camera_rig) -> None:

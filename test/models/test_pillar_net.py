@@ -143,7 +143,7 @@ def test_mixed_precision_does_not_touch_the_pillars(network: PillarNet) -> None:
         ("model.second.strides=[2, 3, 2]", "strides must be 1 or 2"),
         ("model.pillars.channels=[]", "channels must be positive"),
         ("model.pillars.z_max=-4", "z_min < z_max"),
-        ("model.points.seconds=-1", "seconds must not be negative"),
+        ("model.points.seconds=-1", "seconds -1 must be from 0 to 60"),
         ("model.points.ego=[1, 0, 0, 1]", r"ego is \[x_min, x_max, y_min, y_max\]"),
         (
             "model.image={height: 64, width: 96}",

@@ -126,6 +126,7 @@ class FakeDetector:
 
         self.cameras = cameras
         self.class_names = CLASS_NAMES
+        self.device = SimpleNamespace(type="cpu")
         self.config = SimpleNamespace(
             image=SimpleNamespace(height=32, width=64), grid=BevGrid(-8.0, 8.0, -8.0, 8.0, 1.0)
         )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import xml.etree.ElementTree as ElementTree
+
+import pytest
 
 from bevdistill_ros.paths import share_directory
 
 CAMERAS = ["cam_front", "cam_front_left", "cam_front_right", "cam_back", "cam_back_left", "cam_back_right"]
 NODE = "bevdistill_detector"
 
-DEADLINE = 60.0  # s until the node is configured
+DEADLINE = 60.0  # s until the node is configured, or has ended
+DETECTOR = "import sys; from bevdistill_ros.cli import main; sys.exit(main(['detector', *sys.argv[1:]]))"
 
 SOMETIMES = {
     ("topics", "subscribe", "/clock"),  # with use_sim_time
@@ -58,3 +64,25 @@ def test_the_policy_permits_what_the_node_uses_and_nothing_else(make_bench) -> N
 def test_a_policy_is_well_formed() -> None:
     names = permitted()
     assert len(names) > 30 and all(name.startswith("/") and "*" not in name for _, _, name in names)
+
+
+@pytest.mark.parametrize(
+    ("environment", "enclaves", "text"),
+    [
+        ({"ROS_DOMAIN_ID": "nonsense"}, [], "ROS_DOMAIN_ID"),
+        ({"ROS_SECURITY_ENABLE": "true"}, [], "enclaves"),  # that folder is not there
+        ({"ROS_SECURITY_ENABLE": "true"}, [NODE], "the node is refused by ROS 2"),  # it has no keys, if security at all
+    ],
+)
+def test_where_ros_does_not_start_the_node_says_so(ros_domain, tmp_path, environment, enclaves, text) -> None:
+    """One line and exit status 1: what fails before there is a node was once taken for a signal, and hidden."""
+    for enclave in enclaves:
+        (tmp_path / "enclaves" / enclave).mkdir(parents=True)
+    security = {"ROS_SECURITY_KEYSTORE": str(tmp_path), "ROS_SECURITY_STRATEGY": "Enforce"}
+    ended = subprocess.run(
+        [sys.executable, "-c", DETECTOR, "--ros-args", "--enclave", f"/{NODE}"],
+        env={**os.environ, **security, **environment}, capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert ended.returncode == 1 and len(errors) == 1 and text in errors[0], ended
+    assert "Traceback" not in ended.stderr

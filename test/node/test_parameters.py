@@ -60,6 +60,7 @@ def test_values_are_taken_for_what_they_mean(name, value, expected) -> None:
         ("camera_offsets_ms", [0.0, math.inf]),
         ("image_transport", "theora"),
         ("backend", "tensorrt"),
+        ("execution", "fast"),
         ("onnx_providers", []),
         ("device", "gpu"),
         ("device", "cuda:"),

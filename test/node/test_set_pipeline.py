@@ -40,6 +40,7 @@ class Detector:
     """Keeps what it is given and finds a car, a pedestrian and a car."""
 
     class_names = ("car", "pedestrian")
+    device = SimpleNamespace(type="cpu")
     config = SimpleNamespace(image=SimpleNamespace(height=HEIGHT, width=WIDTH))
     stage_times = {"network": 2.0, "decode": 1.0}  # noqa: RUF012
 

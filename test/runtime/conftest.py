@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,10 @@ from bevdistill_ros.models import build_network
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.append(HERE)
 
 SMALL = (
     "model.image={height: 64, width: 96}",

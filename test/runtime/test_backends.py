@@ -111,7 +111,7 @@ def test_no_camera_no_boxes(detector: Detector) -> None:
 def test_bfloat16_is_near(student, name: str) -> None:
     network = student(name)
     checkpoint = Checkpoint(network.config, network.state_dict(), (), {})
-    exact, rounded = Detector(checkpoint), Detector(checkpoint, bfloat16=True)
+    exact, rounded = Detector(checkpoint), Detector(checkpoint, dtype=torch.bfloat16)
     assert (exact.backend, rounded.backend) == ("torch", "torch_bfloat16")
     rig = inputs(exact, 3)
     found, expected = rounded(*rig), exact(*rig)
@@ -122,7 +122,7 @@ def test_bfloat16_is_near(student, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_boxes_are_read_from_is_not_rounded_to_bfloat16(student, name: str) -> None:
     network = student(name)
-    detector = Detector(Checkpoint(network.config, network.state_dict(), (), {}), bfloat16=True)
+    detector = Detector(Checkpoint(network.config, network.state_dict(), (), {}), dtype=torch.bfloat16)
     rig = make_rig(network.config, 3, seed=0)
     found = detector.runtime(*rig)
     logits = found.heatmap if isinstance(found, CenterOutputs) else found.logits
@@ -137,7 +137,7 @@ def test_what_boxes_are_read_from_is_not_rounded_to_bfloat16(student, name: str)
 def test_bfloat16_follows_cameras_that_come_and_go(student) -> None:
     """Sizes that were not there before are worked out anew, and give what they gave."""
     network = student("nano")
-    detector = Detector(Checkpoint(network.config, network.state_dict(), (), {}), bfloat16=True)
+    detector = Detector(Checkpoint(network.config, network.state_dict(), (), {}), dtype=torch.bfloat16)
     images, K, ego_T_cam = inputs(detector, 4)
     present = np.array([True, False, True, True])
     whole = detector(images, K, ego_T_cam)
@@ -176,5 +176,15 @@ def test_unknown_providers_and_devices_are_refused(exported, student) -> None:
     with pytest.raises(UserError, match="onnx_providers: 'NoSuchProvider' is not in this onnxruntime, which has .*CPU"):
         Detector.from_checkpoint(exported("nano").onnx, providers=("NoSuchProvider",))
     network = student("nano")
-    with pytest.raises(UserError, match="'torch_bfloat16' is for the CPU"):
-        Detector(Checkpoint(network.config, network.state_dict(), (), {}), "meta", bfloat16=True)
+    checkpoint = Checkpoint(network.config, network.state_dict(), (), {})
+    for match, values in (
+        ("backend 'torch_float16' is for CUDA, not for device 'cpu'", {"dtype": torch.float16}),
+        ("execution 'graph' is for CUDA, not for device 'cpu'", {"execution": "graph"}),
+    ):
+        with pytest.raises(UserError, match=match) as error:
+            Detector(checkpoint, **values)
+        assert "\n" not in str(error.value)
+    for execution in ("graph", "compiled"):
+        with pytest.raises(UserError, match=rf"model\.onnx: execution '{execution}' is PyTorch's"):
+            Detector.from_checkpoint(exported("nano").onnx, execution=execution)
+    assert Detector(checkpoint, execution="auto").backend == "torch"

@@ -13,6 +13,7 @@ from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from bevdistill_ros.config import BackboneConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.runtime import onnx_runtime, processor
+from bevdistill_ros.runtime import open_model as module
 from bevdistill_ros.runtime.onnx_file import OnnxModel
 from bevdistill_ros.runtime.open_model import open_model, scored_in_bfloat16
 
@@ -30,10 +31,15 @@ def test_auto_takes_what_was_exported_on_a_cpu_without_bfloat16(folder: Path) ->
     opened = open_model(path, "auto", fast_bfloat16=False)
     assert isinstance(opened.model, OnnxModel) and opened.note == "auto: the processor has no avx512_bf16"
     assert isinstance(open_model(path, "onnxruntime", fast_bfloat16=True).model, OnnxModel)
-    for arguments in (("auto", "cuda"), ("torch",), ("torch_bfloat16",), ()):
-        opened = open_model(path, *arguments, fast_bfloat16=True)
-        assert isinstance(opened.model, Checkpoint) and not opened.note
-        assert opened.bfloat16 == (arguments == ("torch_bfloat16",))
+    dtypes = {
+        "torch": torch.float32,
+        "torch_bfloat16": torch.bfloat16,
+        "torch_float16": torch.float16,
+        None: torch.float32,
+    }
+    for backend, dtype in dtypes.items():
+        opened = open_model(path, backend, fast_bfloat16=True)
+        assert isinstance(opened.model, Checkpoint) and opened.dtype == dtype and not opened.note
     assert isinstance(open_model(folder / "model.onnx", "auto", fast_bfloat16=True).model, OnnxModel)
     with pytest.raises(
         UserError, match=r"model\.onnx: an exported model runs by onnxruntime, not by the backend 'torch'"
@@ -43,7 +49,7 @@ def test_auto_takes_what_was_exported_on_a_cpu_without_bfloat16(folder: Path) ->
 
 def test_auto_takes_bfloat16_where_the_processor_is_fast_in_it(folder: Path) -> None:
     opened = open_model(folder / "model.safetensors", "auto", fast_bfloat16=True)
-    assert isinstance(opened.model, Checkpoint) and opened.bfloat16
+    assert isinstance(opened.model, Checkpoint) and opened.dtype == torch.bfloat16
     assert opened.note == "auto: the processor has avx512_bf16"
 
 
@@ -52,8 +58,32 @@ def test_auto_leaves_models_that_nobody_scored_in_bfloat16_in_float32(name: str,
     network, path = student(name), tmp_path / "model.safetensors"
     save_checkpoint(path, Checkpoint(network.config, network.state_dict(), (), {}))
     opened = open_model(path, "auto", fast_bfloat16=True)
-    assert not opened.bfloat16 and "no model of this kind was scored in bfloat16" in opened.note
-    assert open_model(path, "torch_bfloat16").bfloat16
+    assert opened.dtype == torch.float32 and "no model of this kind was scored in bfloat16" in opened.note
+    opened = open_model(path, "auto", "cuda", fast_bfloat16=True)
+    assert opened.dtype == torch.float32 and opened.note == "auto: no model of this kind was scored in bfloat16"
+    assert open_model(path, "torch_bfloat16").dtype == torch.bfloat16
+
+
+def test_auto_takes_bfloat16_on_gpus_that_have_it_and_nothing_exported_on_others(folder: Path, monkeypatch) -> None:
+    for has, dtype, note in (
+        (True, torch.bfloat16, "auto: the GPU has bfloat16"),
+        (False, torch.float32, "auto: the GPU has no bfloat16"),
+    ):
+        monkeypatch.setattr(module, "gpu_calculates_in_bfloat16", lambda device, has=has: has and device == "cuda:1")
+        opened = open_model(folder / "model.safetensors", "auto", "cuda:1")
+        assert isinstance(opened.model, Checkpoint) and opened.dtype == dtype and opened.note == note
+
+
+def test_gpus_have_bfloat16_since_ampere(monkeypatch) -> None:
+    for capability, has in (((7, 5), False), ((8, 0), True), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert processor.gpu_calculates_in_bfloat16("cuda") == has
+
+    def refuse(device: str) -> None:
+        raise AssertionError("Invalid device id")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", refuse)
+    assert not processor.gpu_calculates_in_bfloat16("cuda:99")
 
 
 @pytest.mark.parametrize("backbone", [BackboneConfig(deformable_stages=1), BackboneConfig(timm="resnet18")])
@@ -90,7 +120,7 @@ def test_the_processors_own_flags_decide(torch_tells: bool, monkeypatch) -> None
 def refused(path: Path, text: str) -> None:
     """``auto`` falls back to PyTorch and says why, without a path; ``onnxruntime`` fails with the same reason."""
     opened = open_model(path, "auto", fast_bfloat16=False)
-    assert isinstance(opened.model, Checkpoint) and not opened.bfloat16
+    assert isinstance(opened.model, Checkpoint) and opened.dtype == torch.float32
     assert opened.note.startswith("auto: the processor has no avx512_bf16; ") and text in opened.note
     assert "\n" not in opened.note and str(path.parent) not in opened.note
     with pytest.raises(UserError, match="backend 'onnxruntime': ") as error:

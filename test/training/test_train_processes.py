@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def run(launcher: str, data: Path, output: Path, steps: int, *more: str) -> str:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")
     }
+    environment["OMP_NUM_THREADS"] = "1"  # launchers share the processor among their processes, each in its own way
     ended = subprocess.run(command, cwd=output.parent, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
@@ -50,29 +52,37 @@ def gradients(output: Path) -> torch.Tensor:
     return torch.cat([own["exp_avg"].flatten() for own in state.values()])
 
 
-def assert_same(first: Path, second: Path, tolerance: float) -> None:
+def assert_same(first: Path, second: Path) -> None:
+    """Alike to the rounding of sums over samples."""
     a, b = gradients(first), gradients(second)
-    assert (a - b).norm() <= tolerance * b.norm() and b.norm() > 0
+    assert (a - b).norm() <= 1e-5 * b.norm() and b.norm() > 0
     weights, others = (load_checkpoint(run / "model.safetensors").state for run in (first, second))
     for name in others:
         # The mean by tensor: where a gradient is almost nothing, AdamW makes a whole step of its rounding.
         assert (weights[name] - others[name]).abs().mean() <= 1e-5, name
     losses = [json.loads(Path(f"{run}.json").read_text())["loss"] for run in (first, second)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_two_processes_train_like_one(tiny_nuscenes, tmp_path) -> None:
-    """In parts of a batch besides; then resumed by another launcher, for a step that does not use all weights."""
+    """In parts of a batch besides; then resumed by another launcher, for a step that does not use all weights.
+
+    The network sees one sample at a time everywhere, from the same weights, and so gives the same values bit for bit. Convolutions
+    round by the number of images: an activation next to zero may then change its sign, and with it its ReLU a gradient by up to
+    some thousandths. That parts train like a whole batch is for `test_train.py` to test.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
-    run("itself", tiny_nuscenes, one, 1)
-    told = run("itself", tiny_nuscenes, two, 1, "--devices=2", "--cache-images", "--set=training.accumulate=2")
-    assert_same(two, one, 1e-5)
+    alone, shared = "--set=training.accumulate=4", "--set=training.accumulate=2"
+    run("itself", tiny_nuscenes, one, 1, alone)
+    told = run("itself", tiny_nuscenes, two, 1, "--devices=2", "--cache-images", shared)
+    assert_same(two, one)
     assert told.count("model.safetensors: 1 steps") == 1  # the first process alone writes and tells
     assert len(list((two / "log").glob("*tfevents*"))) == len(list((two / "image_cache").glob("*.images"))) == 1
-    alone = "--set=training.image_supervision.alone_steps=2"
-    run("itself", tiny_nuscenes, one, 2, "--resume", alone)
-    run("torchrun", tiny_nuscenes, two, 2, "--resume", alone)
-    assert_same(two, one, 1e-3)
+    shutil.copy(two / "last.ckpt", one / "last.ckpt")
+    images_alone = "--set=training.image_supervision.alone_steps=2"
+    run("itself", tiny_nuscenes, one, 2, "--resume", alone, images_alone)
+    run("torchrun", tiny_nuscenes, two, 2, "--resume", shared, images_alone)
+    assert_same(two, one)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

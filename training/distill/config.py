@@ -6,22 +6,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-
-def _not_negative(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{name} must not be negative")
-
-
-CodeWeights = tuple[float, float, float, float, float]
-"""Of centre, z, log size, sin/cos yaw and velocity."""
-
-CODE_WEIGHTS: CodeWeights = (1.0, 1.0, 1.0, 1.0, 0.2)
-
-
-def _check_code_weights(name: str, weights: CodeWeights) -> None:
-    if not min(weights) >= 0 or not max(weights) > 0:
-        raise ValueError(f"{name} must not be negative, and not all 0")
+from bevdistill_ros.config import MAX_CHANNELS
+from bevdistill_ros.errors import brief
+from bevdistill_ros.training.config_checks import (
+    CODE_WEIGHTS,
+    CodeWeights,
+    code_weights,
+    not_negative,
+    overlap,
+    probability,
+)
 
 
 class Merge(Enum):
@@ -63,7 +57,8 @@ class DistillBevConfig:
     score: float = 0.3
 
     def __post_init__(self) -> None:
-        _not_negative(self, "foreground", "background", "false_positive", "score")
+        not_negative(self, "foreground", "background", "false_positive")
+        probability(self, "score")
         if not max(self.foreground, self.background, self.false_positive) > 0:
             raise ValueError("every weight is 0; leave distillbev out instead")
 
@@ -103,7 +98,8 @@ class DenseConfig:
     min_radius: int = 1
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight", "min_radius")
+        not_negative(self, "weight", "min_radius")
+        overlap(self, "overlap")
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class InstanceLossConfig:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight", "power")
+        not_negative(self, "weight", "power")
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ class BoxLossConfig(InstanceLossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_code_weights("weights", self.weights)
+        code_weights(self, "weights")
 
 
 @dataclass(frozen=True)
@@ -178,11 +174,11 @@ class ContrastConfig:
     channels: int = 512
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight", "apart")
+        not_negative(self, "weight", "apart")
         if not self.temperature > 0:
             raise ValueError("temperature must be positive")
-        if self.channels < 1:
-            raise ValueError("channels must be at least 1")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise ValueError(f"channels {brief(self.channels)} must be from 1 to {MAX_CHANNELS}")
 
 
 @dataclass(frozen=True)
@@ -229,12 +225,11 @@ class BevSimDetConfig:
     min_radius: int = 2
 
     def __post_init__(self) -> None:
-        _not_negative(self, "imd", "cmd", "mmd_fused", "mmd_classes", "mmd_boxes", "min_radius")
+        not_negative(self, "imd", "cmd", "mmd_fused", "mmd_classes", "mmd_boxes", "min_radius")
         if not (self.features_used or self.predictions_used):
             raise ValueError("every weight is 0; leave bevsimdet out instead")
-        _check_code_weights("code_weights", self.code_weights)
-        if not 0 < self.overlap < 1:
-            raise ValueError(f"overlap {self.overlap} must be between 0 and 1")
+        code_weights(self, "code_weights")
+        overlap(self, "overlap")
 
     @property
     def features_used(self) -> bool:
