@@ -164,7 +164,9 @@ def test_a_batch_in_parts_trains_like_a_whole_one(tiny_nuscenes, tmp_path) -> No
         output = tmp_path / f"{parts}"
         assert train(tiny_nuscenes, output, 2, *options, f"--set=training.accumulate={parts}") == 0
         for name in ("loss", "loss/heatmap", "loss/box", "loss/depth", "loss/classes", "gradient_norm"):
-            assert curve(output, name) == pytest.approx(curve(tmp_path / "whole", name), rel=1e-4), name
+            # Convolutions round by how many images they are given; one activation at a ReLU's border then moves the gradient.
+            near = 1e-3 if name == "gradient_norm" else 1e-4
+            assert curve(output, name) == pytest.approx(curve(tmp_path / "whole", name), rel=near), name
         assert_same_weights(output, tmp_path / "whole", 3e-6)
 
 
