@@ -1,7 +1,7 @@
 """Every way for PyTorch to run the students, from decoded images to boxes, beside the network as it was written, in float32.
 
     python benchmark/runtimes.py --models nano --repeats 11                                        # the CPU's
-    python benchmark/runtimes.py --device cuda --json benchmark/results/runtimes_cuda.json         # about four minutes
+    python benchmark/runtimes.py --device cuda --json benchmark/results/runtimes_cuda.json         # some minutes
     python benchmark/runtimes.py --device cuda --models lss_r50 --compiled                         # with torch.compile
 
 Random weights, statistics of one set of random images; six cameras. A call is ``Detector``'s: upload, calibration, network,
@@ -33,8 +33,7 @@ from bevdistill_ros.config import StudentConfig
 from bevdistill_ros.detector import Detector
 from bevdistill_ros.models import build_network
 from bevdistill_ros.runtime.staging import image_rows
-from bevdistill_ros.training.config import load_config
-from bevdistill_ros.training.train import find_config
+from bevdistill_ros.training.config import find_config, load_config
 
 MODELS = ("nano", "small", "lss_r50", "bevformer_r50")
 BOXES = 50

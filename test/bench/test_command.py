@@ -107,18 +107,21 @@ def test_a_dataset(tiny_checkpoint, tiny_nuscenes, capsys):
     assert "6 cameras of 160x90" in capsys.readouterr().out
 
 
-def failure(capsys, *words: object) -> str:
-    assert run(*words) == 1
+def failure(capsys, *words: object, status: int = 1) -> str:
+    assert run(*words) == status
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
     return captured.err
 
 
 def test_bad_input_is_one_line(tiny_checkpoint, tmp_path, capsys):
-    assert "no shipped weights" in failure(capsys, "--model", "nowhere")
+    assert "no shipped weights" in failure(capsys, "--model", "nowhere", status=2)
     assert f"{tmp_path}: is no bag" in failure(capsys, "--model", tiny_checkpoint, "--bag", tmp_path, "--device", "cpu")
     assert "no nuScenes version" in failure(capsys, "--model", tiny_checkpoint, "--data", tmp_path, "--device", "cpu")
     assert "device 'gpu'" in failure(capsys, "--model", tiny_checkpoint, "--device", "gpu")
+
+
+def test_what_a_cpu_is_not_meant_for_is_refused(tiny_checkpoint, capsys):
     on_cpu = ("--model", tiny_checkpoint, "--device", "cpu")
     assert "execution 'graph' is for CUDA, not for device 'cpu'" in failure(capsys, *on_cpu, "--execution", "graph")
     assert "'torch_float16' is for CUDA, not for device 'cpu'" in failure(capsys, *on_cpu, "--backend", "torch_float16")

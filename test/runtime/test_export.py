@@ -81,8 +81,9 @@ def test_what_is_no_student_is_refused(tmp_path: Path, capsys) -> None:
     save_checkpoint(path, Checkpoint(config, build_network(config).state_dict(), (), {}))
     assert cli.main(["export", str(path)]) == 1
     assert "needs LiDAR" in capsys.readouterr().err
-    assert cli.main(["export", str(path), "--output", str(tmp_path / "model.pt")]) == 1
-    assert "ends in .onnx" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(path), "--output", str(tmp_path / "model.pt")])
+    assert ended.value.code == 2 and "ends in .onnx" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(find_operator() is None, reason="torchvision is not installed")

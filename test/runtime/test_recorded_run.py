@@ -108,8 +108,8 @@ def test_a_calibration_that_stays_is_not_copied_again(student, monkeypatch) -> N
     monkeypatch.setattr(
         type(calibrations[0].plan), "copy_", lambda own, other: (copied.append(other), copy_(own, other))
     )
-    for which in (0, 0, 1, 1, 1, 0):
-        runtime.run(first.images, calibrations[which])
+    found = [runtime.run(first.images, calibrations[which]).heatmap.clone() for which in (0, 0, 1, 1, 1, 0)]
+    assert torch.equal(found[0], found[5]) and not torch.equal(found[0], found[2])
     assert [plan is calibrations[1].plan for plan in copied] == [True, False]
 
 
@@ -207,3 +207,18 @@ def test_cameras_that_come_and_go_keep_their_places(student, name: str) -> None:
         _, K, ego_T_cam = (value[0].numpy().copy() for value in make_rig(network.config, 4, seed=0))
     assert tape.recordings == 1
     assert set(recorded.stage_times) == {"upload", "calibrate", "network", "decode"}
+
+
+def test_what_a_missing_camera_is_said_to_be_like_is_not_looked_at(student, monkeypatch) -> None:
+    network = student("nano")
+    detector = Detector(Checkpoint(network.config, network.state_dict(), (), {}))
+    detector.runtime = TorchRuntime(detector.network, recorder=Tape())
+    given, calibrate = [], detector.runtime.calibrate
+    monkeypatch.setattr(
+        detector.runtime, "calibrate", lambda *arguments: (given.append(calibrate(*arguments)), given[-1])[1]
+    )
+    images, K, ego_T_cam = (value[0].numpy().copy() for value in make_rig(network.config, 3, seed=0))
+    for said in (1.0, 7.0, np.nan):
+        K[1], ego_T_cam[1] = said, said
+        detector(images, K, ego_T_cam, np.array([True, False, True]))
+    assert given[0] is given[1] is given[2]  # it was worked out once
