@@ -22,13 +22,12 @@ from typing import Any
 import torch
 
 from bevdistill_ros.plain_data import from_dict
-from bevdistill_ros.training.config import Config
+from bevdistill_ros.training.config import Config, find_config, load_config
 from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
 from bevdistill_ros.training.distill.config import DistillConfig
 from bevdistill_ros.training.distill.teacher import load_teacher
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
 from bevdistill_ros.training.module import DetectionModule
-from bevdistill_ros.training.train import find_config, load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from medians import medians_ms

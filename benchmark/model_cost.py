@@ -27,8 +27,7 @@ from torch import Tensor
 from bevdistill_ros.models import build_network
 from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.models.outputs import Outputs
-from bevdistill_ros.training.config import load_config
-from bevdistill_ros.training.train import find_config
+from bevdistill_ros.training.config import find_config, load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result

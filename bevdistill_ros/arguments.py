@@ -1,8 +1,9 @@
-"""Numbers on command lines: ``type=`` functions for argparse, which say what a value must be."""
+"""Command lines: ``type=`` functions for argparse, which say what a number must be, and the arguments that are ROS's."""
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 
 
 def positive(text: str) -> float:
@@ -35,3 +36,17 @@ def at_least_one(text: str) -> int:
     if value < 1:
         raise ArgumentTypeError("must be at least 1")
     return value
+
+
+def split_ros_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and those from each ``--ros-args`` to its ``--`` or the end."""
+    own: list[str] = []
+    ros: list[str] = []
+    target = own
+    for argument in argv:
+        if argument == "--ros-args":
+            target = ros
+        target.append(argument)
+        if argument == "--" and target is ros:
+            target = own
+    return own, ros

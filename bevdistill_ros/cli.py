@@ -9,15 +9,15 @@ from bevdistill_ros import __version__
 from bevdistill_ros.errors import UsageError, UserError
 
 VERBS = {
-    "detector": ("bevdistill_ros.node.main", "the ROS 2 node: camera topics in, 3-D boxes out"),
-    "doctor": ("bevdistill_ros.node.doctor", "listen to a rig as the detector would: what is wrong, and what to do"),
+    "detector": ("bevdistill_ros.detector_command", "the ROS 2 node: camera topics in, 3-D boxes out"),
+    "doctor": ("bevdistill_ros.doctor.command", "listen to a rig as the detector would: what is wrong, and what to do"),
     "play": ("bevdistill_ros.node.play", "play a bag onto topics"),
     "world": ("bevdistill_ros.training.world.generate", "make a synthetic dataset, bags, or both"),
     "demo": ("bevdistill_ros.training.demo.command", "play a synthetic drive to the detector: pictures, figures"),
     "convert": ("bevdistill_ros.training.convert", "bags into a dataset, or a nuScenes dataset into bags"),
     "label": ("bevdistill_ros.training.label", "a trained teacher labels a dataset that has no labels"),
-    "train": ("bevdistill_ros.training.train", "train a camera student, or a LiDAR teacher"),
-    "evaluate": ("bevdistill_ros.training.evaluate", "score checkpoints: mAP, NDS, errors, plots, pictures"),
+    "train": ("bevdistill_ros.training.train_command", "train a camera student, or a LiDAR teacher"),
+    "evaluate": ("bevdistill_ros.training.evaluate_options", "score checkpoints: mAP, NDS, errors, plots, pictures"),
     "export": ("bevdistill_ros.export", "a student as an ONNX file, checked against PyTorch"),
     "bench": ("bevdistill_ros.bench.command", "how long each stage takes, and what the machine could do"),
 }

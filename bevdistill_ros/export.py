@@ -9,25 +9,27 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bevdistill_ros.checkpoint import load_checkpoint
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import model_path
-from bevdistill_ros.runtime.onnx_file import SUFFIX, read_onnx
 
 
 def main(argv: Sequence[str]) -> int:
     """Export, check, and only then put the file in its place."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     path = model_path(arguments.model)
-    output = arguments.output or path.with_suffix(SUFFIX)
-    if output.suffix != SUFFIX:
-        raise UserError(f"--output {output}: an exported model's name ends in {SUFFIX}")
-    import torch
 
+    import torch  # takes seconds: not for --help
+
+    from bevdistill_ros.checkpoint import load_checkpoint
     from bevdistill_ros.detector import camera_config, load_network
     from bevdistill_ros.runtime.onnx_export import OPSET, TOLERANCE, check_export, export_onnx
+    from bevdistill_ros.runtime.onnx_file import SUFFIX, read_onnx
 
+    output = arguments.output or path.with_suffix(SUFFIX)
+    if output.suffix != SUFFIX:
+        parser.error(f"--output {output}: an exported model's name ends in {SUFFIX}")
     checkpoint = load_checkpoint(path)
     config = camera_config(checkpoint, str(path))
     network = load_network(checkpoint, torch.device("cpu"), str(path))

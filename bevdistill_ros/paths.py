@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 
 PACKAGE = "bevdistill_ros"
 DEFAULT_MODEL = "nano"
@@ -43,7 +43,8 @@ def model_path(model: str | Path) -> Path:
     A word is bare without a folder and without a suffix: a file of that name is given as `./nano`.
 
     Raises:
-        UserError: there is no such file, or no such weights were shipped. The text says which there are.
+        UserError: there is no such file.
+        UsageError: no such weights were shipped; the text says which were.
     """
     text = str(model)
     if text == "." or "/" in text or Path(text).suffix:
@@ -60,7 +61,7 @@ def model_path(model: str | Path) -> Path:
         if shipped
         else f"{folder} holds none: this installation came without weights"
     )
-    raise UserError(f"model '{text}': no shipped weights of this name ({held}); give the path of a checkpoint file")
+    raise UsageError(f"model '{text}': no shipped weights of this name ({held}); give the path of a checkpoint file")
 
 
 def large_segment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from bevdistill_ros.config import ImageModelConfig, LiftModelConfig, ModelConfig
 from bevdistill_ros.errors import UsageError, UserError, brief
 from bevdistill_ros.files import parse_yaml, read_yaml
+from bevdistill_ros.paths import share_directory
 from bevdistill_ros.plain_data import from_dict
 from bevdistill_ros.training.config_checks import (
     CODE_WEIGHTS,
@@ -216,7 +217,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
-        not_negative(self, "workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every")
+        not_negative(
+            self, "workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"
+        )
         positive(self, "learning_rate")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed {brief(self.seed)} must be from 0 to 2^32 - 1")
@@ -242,11 +245,28 @@ class Config:
             raise ValueError("training.backbone_rate is for models that see images; leave it out")
 
 
+def find_config(name: str) -> Path:
+    """A configuration file by its path, or by the name of one that is shipped in config/models.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    folder = share_directory() / "config" / "models"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UsageError(f"--config {name}: is neither a .yaml file nor one of {known}")
+    return path
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration YAML file, with ``overrides`` such as "training.steps=100" (values are YAML) laid over it.
 
     Raises:
-        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong; UsageError where an override is to blame.
+        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
+        UsageError: the same of an override.
     """
     data = read_yaml(Path(path))
     try:

@@ -51,5 +51,6 @@ def interval(name: str, limits: tuple[float, float], low: float = float("-inf"),
         raise ValueError(f"{name} {list(limits)} must be [low, high]")
     if not low <= limits[0] or not limits[1] <= high:
         raise ValueError(
-            f"{name} {list(limits)} must be at least {low:g}" + (f" and at most {high:g}" if high < float("inf") else "")
+            f"{name} {list(limits)} must be at least {low:g}"
+            + (f" and at most {high:g}" if high < float("inf") else "")
         )

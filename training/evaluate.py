@@ -1,4 +1,5 @@
-"""The verb ``evaluate``: figures of checkpoints on a dataset in the nuScenes schema, and pictures of what they find."""
+"""Figures of checkpoints on a dataset in the nuScenes schema, and pictures of what they find; ``evaluate_options`` is the verb's
+command line."""
 
 from __future__ import annotations
 
@@ -20,7 +21,6 @@ from bevdistill_ros.detector import Detector, choose_device
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
-from bevdistill_ros.paths import model_path
 from bevdistill_ros.runtime.backends import TORCH
 from bevdistill_ros.runtime.open_model import open_model
 from bevdistill_ros.training.data.inside import plain_name
@@ -35,7 +35,6 @@ from bevdistill_ros.training.data.nuscenes import (
     scene_of,
     turn_rig,
 )
-from bevdistill_ros.training.evaluate_options import make_parser
 from bevdistill_ros.training.evaluation import (
     DetectionResult,
     evaluate_detections,
@@ -117,10 +116,13 @@ def evaluate(
     return evaluate_detections(samples.nusc, list(predictions), predictions)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse, evaluate, print tables; write JSON, plots and pictures where asked."""
-    arguments = make_parser().parse_args(argv)
-    paths = [model_path(checkpoint) for checkpoint in arguments.checkpoints]
+def run(arguments: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """Evaluate as the options say, print tables; write JSON, plots and pictures where asked. Exit status.
+
+    Args:
+        arguments: the options, see ``evaluate_options``.
+        paths: the files that its checkpoints are.
+    """
     names = distinct_names(paths)
     device = choose_device(arguments.device)
     nusc = open_nuscenes(arguments.data, arguments.version)

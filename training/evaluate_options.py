@@ -1,15 +1,32 @@
-"""The command line of the verb ``evaluate``."""
+"""The command line of the verb ``evaluate``.
+
+What is wrong with it is told before PyTorch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from bevdistill_ros.arguments import at_least_one
+from bevdistill_ros.paths import model_path
 from bevdistill_ros.runtime.backends import BACKENDS
-from bevdistill_ros.training.evaluation_missing_cameras import MOST
+
+MOST = 3
+"""Cameras gone at most, where ``--missing-cameras`` names no number."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and evaluate; exit status."""
+    arguments = make_parser().parse_args(argv)
+    paths = [model_path(checkpoint) for checkpoint in arguments.checkpoints]
+
+    from bevdistill_ros.training.evaluate import run
+
+    return run(arguments, paths)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -10,9 +10,6 @@ import numpy as np
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.training.evaluation import DetectionResult
 
-MOST = 3
-"""Cameras gone at most, where nothing else is asked for."""
-
 CHOICES = 6
 """Choices of cameras, of each number of them, over which figures are averaged."""
 
@@ -30,7 +27,7 @@ def camera_missing(
     evaluate_without: Callable[[tuple[str, ...]], DetectionResult],
     cameras: Sequence[str],
     complete: DetectionResult,
-    most: int = MOST,
+    most: int,
 ) -> dict[str, dict[str, float | int]]:
     """Figures by the number of cameras gone, "0" to ``most``: means over ``choices`` choices of them.
 

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bevdistill_ros.detector import choose_device
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.training.config import Config
 
 PATIENCE = timedelta(hours=2)
@@ -72,10 +72,9 @@ def choose_processes(device: str, devices: int | None, nodes: int | None) -> Pro
     """What the options --device, --devices and --nodes mean; torchrun's own numbers need not be repeated.
 
     Raises:
-        UserError: there are no such devices, or torchrun says otherwise.
+        UserError: there are no such devices.
+        UsageError: torchrun says otherwise.
     """
-    if min(number for number in (devices, nodes, 1) if number is not None) < 1:
-        raise UserError("--devices and --nodes must be at least 1")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device; use --device cpu, or install a PyTorch with CUDA")
     device = choose_device(device)
@@ -84,7 +83,7 @@ def choose_processes(device: str, devices: int | None, nodes: int | None) -> Pro
         own = int(os.environ["LOCAL_WORLD_SIZE"])
         all_nodes = int(os.environ["WORLD_SIZE"]) // own
         if (devices or own, nodes or all_nodes) != (own, all_nodes):
-            raise UserError(
+            raise UsageError(
                 f"--devices {devices or own} --nodes {nodes or all_nodes}: torchrun started {own} processes on each of {all_nodes} "
                 "machines; leave these options out"
             )

@@ -1,4 +1,4 @@
-"""The verb ``train``: a student or a LiDAR teacher from a dataset in the nuScenes schema."""
+"""Training a student or a LiDAR teacher from a dataset in the nuScenes schema; ``train_command`` is its command line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
 from bevdistill_ros.config import ImageModelConfig, ModelConfig, PointsConfig, TeacherConfig
-from bevdistill_ros.errors import UserError, brief
+from bevdistill_ros.errors import UsageError, UserError, brief
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.models.deformable_conv import buildable
-from bevdistill_ros.paths import share_directory
 from bevdistill_ros.plain_data import to_dict
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.callbacks import (
@@ -34,7 +33,7 @@ from bevdistill_ros.training.callbacks import (
     StopOnSignal,
     Throughput,
 )
-from bevdistill_ros.training.config import Config, TrainingConfig, load_config
+from bevdistill_ros.training.config import Config, TrainingConfig
 from bevdistill_ros.training.data.image_cache import ImageCache, open_image_cache
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesSamples,
@@ -45,34 +44,30 @@ from bevdistill_ros.training.data.nuscenes import (
     open_samples,
 )
 from bevdistill_ros.training.data.table_cache import open_table_cache
-from bevdistill_ros.training.distill.teacher import load_teacher
+from bevdistill_ros.training.distill.teacher import load_teacher, velocities_note
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader
 from bevdistill_ros.training.module import DetectionModule
 from bevdistill_ros.training.pictures import Pictures
 from bevdistill_ros.training.processes import Processes, choose_processes, is_first_process
 from bevdistill_ros.training.start_weights import start_from
+from bevdistill_ros.training.train_command import CONFIG_FILE, STATE_FILE
 from bevdistill_ros.training.validation import Validation
 from bevdistill_ros.training_rig import RIG, rig_to_plain
 
 MODEL_FILE = "model.safetensors"
-STATE_FILE = "last.ckpt"
 CACHE_FOLDER = "image_cache"
 TABLE_FOLDER = "table_cache"
 
 
-def main(argv: list[str]) -> int:
-    """Parse, train, write OUTPUT/model.safetensors."""
-    arguments = _parser().parse_args(argv)
+def run(arguments: argparse.Namespace, config: Config) -> int:
+    """Train as the options say, and write OUTPUT/model.safetensors; exit status.
+
+    Args:
+        arguments: the options, see ``train_command``.
+        config: the configuration that they mean.
+    """
     output = Path(arguments.output)
-    state = output / STATE_FILE
-    if arguments.resume and not state.is_file():
-        raise UserError(f"{state}: nothing to resume there; leave out --resume to start")
-    if not arguments.resume and state.exists():
-        raise UserError(f"{output}: holds a training already; pass --resume to continue it, or name another --output")
-    if arguments.resume and arguments.config:
-        raise UserError(f"--resume takes its configuration from {output / 'config.yaml'}; leave out --config")
-    config_file = output / "config.yaml" if arguments.resume else find_config(arguments.config or "nano")
-    config = _with_absolute_paths(load_config(config_file, arguments.set))
+    config = _with_absolute_paths(config)
     if not arguments.resume:
         config = replace(config, model=_buildable(config.model))
     if not isinstance(config.model, ImageModelConfig):
@@ -80,7 +75,9 @@ def main(argv: list[str]) -> int:
     processes = choose_processes(arguments.device, arguments.devices, arguments.nodes)
     processes.check(config)
     if arguments.bags and processes.started_outside:
-        raise UserError("--bags with torchrun: several processes would convert at once; run `bevdistill convert` first")
+        raise UsageError(
+            "--bags with torchrun: several processes would convert at once; run `bevdistill convert` first"
+        )
 
     teacher = None
     points = PointsConfig() if config.training.image_supervision.used else None
@@ -89,6 +86,9 @@ def main(argv: list[str]) -> int:
     if config.training.distill is not None:
         teacher = load_teacher(config.training.distill.teacher, config.model)
         points = teacher.config.points
+        note = velocities_note(teacher.config, config.training.distill)
+        if note and is_first_process():
+            print(note, file=sys.stderr)
 
     data = _data(arguments, output, points is not None and points.seconds > 0)
     if arguments.cache_tables is None:
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
     if arguments.val_split or arguments.val_scenes:
         validation_samples = choose(arguments.val_split, arguments.val_scenes)
     if is_first_process():
-        write_atomically(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+        write_atomically(output / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
     cache = None
     if arguments.cache_images is not None or arguments.dataset_on_device:
         folder = Path(arguments.cache_images or output / CACHE_FOLDER)
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> int:
         clock,
         processes,
         teacher=teacher,
-        resume=state if arguments.resume else None,
+        resume=output / STATE_FILE if arguments.resume else None,
         weights=arguments.weights,
         black_images=arguments.black_images,
         device_cache=cache if arguments.dataset_on_device else None,
@@ -294,25 +294,9 @@ def _precision(training: TrainingConfig, device: str) -> str:
     return training.precision
 
 
-def find_config(name: str) -> Path:
-    """A configuration file by its path, or by the name of one that is shipped in config/models."""
-    if Path(name).suffix in (".yaml", ".yml"):
-        return Path(name)
-    folder = share_directory() / "config" / "models"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"--config {name}: is neither a .yaml file nor one of {known}")
-    return path
-
-
 def _data(arguments: argparse.Namespace, output: Path, with_sweeps: bool) -> Path:
     """The dataset's root: as named, or what is made of bags."""
     if not arguments.bags:
-        if arguments.rig:
-            raise UserError("--rig belongs to --bags; leave it out")
-        if not arguments.data:
-            raise UserError("name a dataset with --data, or recordings with --bags")
         return Path(arguments.data)
     try:
         from bevdistill_ros.training.convert.from_bags import ensure_converted, find_bags
@@ -388,90 +372,3 @@ def _quiet() -> None:
         ".*Grad strides do not match bucket view strides.*",
     ):
         warnings.filterwarnings("ignore", pattern)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bevdistill train",
-        description="Train a camera student or a LiDAR teacher (--config teacher_nano) on a dataset in the nuScenes schema. "
-        "Writes OUTPUT/model.safetensors (a student's is for the detector), OUTPUT/config.yaml, OUTPUT/log (for TensorBoard) and "
-        "OUTPUT/last.ckpt (to resume).",
-        epilog="example: bevdistill train --config nano --data /data/nuscenes --version v1.0-mini --split mini_train "
-        "--output runs/nano",
-    )
-    parser.add_argument("--config", help="a .yaml file, or the name of one shipped (default: nano)")
-    parser.add_argument(
-        "--data",
-        metavar="ROOT",
-        help="dataset folder, which holds the version's folder; with --bags where it is written (default: OUTPUT/dataset)",
-    )
-    parser.add_argument(
-        "--bags",
-        nargs="+",
-        type=Path,
-        metavar="BAG",
-        help="train on recordings: bags, or folders of bags; those that are not converted yet are converted first",
-    )
-    parser.add_argument(
-        "--rig",
-        type=Path,
-        metavar="FILE",
-        help="with --bags: which topics are which sensors (default: OUTPUT/rig.yaml, guessed from the first bag)",
-    )
-    parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument(
-        "--split", help="an official split, e.g. train or mini_train, or one of ROOT/VERSION/splits.json"
-    )
-    chosen.add_argument("--scenes", nargs="+", metavar="NAME", help="scenes by name (default: all)")
-    validation = parser.add_mutually_exclusive_group()
-    validation.add_argument(
-        "--val-split", metavar="SPLIT", help="score this split every training.validate_every steps and at the end"
-    )
-    validation.add_argument("--val-scenes", nargs="+", metavar="NAME", help="likewise, scenes by name")
-    parser.add_argument("--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: all)")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="continue the training in OUTPUT")
-    start.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="start from the weights of this checkpoint, as far as they fit by name and shape; also of an image backbone as "
-        "torchvision, timm or mmdetection store it (.pth, .pt, .safetensors)",
-    )
-    parser.add_argument(
-        "--set", action="append", metavar="FIELD=VALUE", help="override a field, e.g. training.steps=1000"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--devices",
-        type=int,
-        metavar="N",
-        help="train with so many processes on this machine, each on a GPU of its own (default: 1)",
-    )
-    parser.add_argument("--nodes", type=int, metavar="M", help="and on so many machines together (default: 1)")
-    parser.add_argument(
-        "--cache-images",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="decode and preprocess every image once, into a file in DIR that later trainings share (default: OUTPUT/image_cache)",
-    )
-    parser.add_argument(
-        "--cache-tables",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="take what samples need of the dataset's tables into a file in DIR that later trainings share (default: "
-        "OUTPUT/table_cache): for tables as large as v1.0-trainval's",
-    )
-    parser.add_argument(
-        "--dataset-on-device",
-        action="store_true",
-        help="hold that file's images in the memory of the training's device and augment them there",
-    )
-    parser.add_argument("--black-images", action="store_true", help="control experiment: train on black images")
-    parser.add_argument("--half", action="store_true", help="write the weights as float16: half the size")
-    parser.add_argument("--json", metavar="FILE", help="write the figures of the run there")
-    return parser

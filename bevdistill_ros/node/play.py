@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bevdistill_ros.arguments import not_negative, positive
+from bevdistill_ros.arguments import not_negative, positive, split_ros_arguments
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import read_yaml, write_atomically
 
@@ -129,7 +129,7 @@ class Summary:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb; returns the exit status. ROS arguments (``--ros-args ...``) may follow the options."""
-    own, ros = _split_ros_arguments(list(sys.argv[1:] if argv is None else argv))
+    own, ros = split_ros_arguments(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(own)
     if args.wait_topics and args.wait is None:
         args.wait = 60.0
@@ -437,20 +437,6 @@ def _publisher_qos(topic: str, connections: Sequence[Any]) -> tuple[QoSProfile, 
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
     return profile, latched
-
-
-def _split_ros_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and those from each ``--ros-args`` to its ``--`` or the end."""
-    own: list[str] = []
-    ros: list[str] = []
-    target = own
-    for argument in argv:
-        if argument == "--ros-args":
-            target = ros
-        target.append(argument)
-        if argument == "--" and target is ros:
-            target = own
-    return own, ros
 
 
 def _remapping(text: str) -> str:

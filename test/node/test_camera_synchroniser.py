@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,32 +115,74 @@ def test_deadline_wakes_the_executor_and_flags_the_missing_camera(node, executor
     synchroniser.destroy()
 
 
-def test_images_that_came_while_the_executor_was_held_up_are_taken_before_the_deadline(node, executor):
-    """As by a pause of the whole process: the deadline's timer and the images are ready at the same time."""
-    publishers = {camera: node.create_publisher(CompressedImage, f"~/{camera}", QOS) for camera in CAMERAS}
-    filters = {camera: Subscriber(node, CompressedImage, f"~/{camera}", qos_profile=QOS) for camera in CAMERAS}
-    synchroniser = CameraSynchroniser(node, filters, Synchroniser(CAMERAS, OFFSETS), own_filters=True)
-    got = []
-    synchroniser.registerCallback(got.append)
-    spin_until(executor, lambda: all(p.get_subscription_count() for p in publishers.values()))
-    taken = 0
-    for attempt in range(5):  # where the machine itself pauses, more may be missed than is tried here
-        got.clear()
-        for camera in CAMERAS[:4]:
-            publishers[camera].publish(image(START + 2 * attempt * PERIOD + OFFSETS[camera]))
-        taken += 4
-        spin_until(executor, lambda expected=taken: sum(synchroniser.policy.counters.received.values()) == expected)
-        for camera in CAMERAS[4:]:
-            publishers[camera].publish(image(START + 2 * attempt * PERIOD + OFFSETS[camera]))
-        for camera in CAMERAS:
-            publishers[camera].publish(image(START + (2 * attempt + 1) * PERIOD + OFFSETS[camera]))
-        taken += 8
-        time.sleep(0.4)  # the executor's absence, far beyond the deadline; DDS has them all meanwhile
-        spin_until(executor, lambda expected=taken: sum(synchroniser.policy.counters.received.values()) == expected)
-        if len(got) == 2 and all(item.complete for item in got):
-            break
-    else:
-        pytest.fail("sets were closed before their images were taken")
+class ByHand:
+    """A node, its clock and its one timer, of which time and calls are up to the test."""
+
+    ros_time_is_active = False
+
+    def __init__(self):
+        self.nanoseconds = 0
+        self.due = None
+        self.timer_period_ns = 0
+
+    def get_clock(self):
+        return self
+
+    def now(self):
+        return SimpleNamespace(nanoseconds=self.nanoseconds)
+
+    def create_timer(self, period, callback, callback_group=None):
+        self.callback = callback
+        return self
+
+    def destroy_timer(self, timer):
+        assert timer is self
+
+    def reset(self):
+        self.due = self.nanoseconds + self.timer_period_ns
+
+    def cancel(self):
+        self.due = None
+
+    def call_timer(self):
+        """As an executor does that finds the timer due."""
+        assert self.due <= self.nanoseconds
+        self.callback()
+
+
+@pytest.mark.parametrize("first", ["timer", "message"])
+def test_images_that_came_while_the_process_was_held_up_are_let_in_after_the_deadline(first):
+    """Deadline and images are ready at the same time then; of these, executors call timers first."""
+    node = ByHand()
+    synchroniser, sources, got = make(node)
+    for instant in (0, 2):  # more than once
+        send(sources, instant, CAMERAS[:4])
+        node.nanoseconds = synchroniser.policy.next_deadline_ns + 400 * MS  # nobody looks meanwhile
+        if first == "timer":
+            node.call_timer()
+        send(sources, instant, CAMERAS[4:])
+        send(sources, instant + 1)
+        assert [item.complete for item in got] == [True] * (instant + 2)
+    assert got[-2].waited_ns > 400 * MS
+    synchroniser.destroy()
+
+
+def test_after_a_pause_the_deadline_is_only_a_little_later():
+    node = ByHand()
+    synchroniser, sources, got = make(node)
+    present = [camera for camera in CAMERAS if camera != "back"]
+    send(sources, 0, present)
+    node.nanoseconds = synchroniser.policy.next_deadline_ns  # nobody is late: it is closed at once
+    node.call_timer()
+    assert [item.missing for item in got] == [("back",)]
+
+    send(sources, 1, present)
+    node.nanoseconds = synchroniser.policy.next_deadline_ns + 400 * MS
+    node.call_timer()
+    assert len(got) == 1 and 0 < node.due - node.nanoseconds <= 50 * MS  # the timer is armed for what was granted
+    node.nanoseconds = node.due
+    node.call_timer()
+    assert [item.missing for item in got] == [("back",)] * 2
     synchroniser.destroy()
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, save_checkpoint
+from bevdistill_ros.doctor import command
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models.lss import LSS
-from bevdistill_ros.node import doctor
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 
@@ -60,7 +60,7 @@ def examine(folder: Path, expected: set[tuple[str, str]], *arguments: str) -> tu
     """Run doctor until it finds these errors: how soon DDS joins processes depends on the machine."""
     file, deadline = folder / "doctor.json", time.monotonic() + DEADLINE
     while True:
-        status = doctor.main(["--seconds", "2.5", "--json", str(file), *arguments])
+        status = command.main(["--seconds", "2.5", "--json", str(file), *arguments])
         document = json.loads(file.read_text())
         if errors(document) == expected:
             return status, document
@@ -128,17 +128,17 @@ def test_without_a_model_the_rest_is_still_told(faulty_rig, tmp_path) -> None:
 )
 def test_usage(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as error:
-        doctor.main(arguments)
+        command.main(arguments)
     assert error.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(ros_domain, tmp_path) -> None:
     with pytest.raises(UserError, match="ROS arguments: "):
-        doctor.main(["--params-file", "/nowhere.yaml"])
+        command.main(["--params-file", "/nowhere.yaml"])
     with pytest.raises(UserError, match="parameter 'device' is 'toaster'"):
-        doctor.main(["--device", "toaster"])
+        command.main(["--device", "toaster"])
     with pytest.raises(UserError, match="/nowhere.yaml"):
-        doctor.main(["--cameras", "a", "--calibration-file", "/nowhere.yaml"])
+        command.main(["--cameras", "a", "--calibration-file", "/nowhere.yaml"])
 
 
 def test_an_interrupt_ends_it_at_once(faulty_rig) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from bevdistill_ros.checkpoint import Checkpoint
+from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.models import build_network
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
@@ -42,8 +42,10 @@ def test_row_and_what_it_builds_on_can_be_made(recipe, row):
     fields = recipe["rows"][row]
     assert fields["scenes"] in recipe["scenes"]
     if "labels_of" in fields:
-        learnt_on = {recipe["rows"][fields["labels_of"]]["scenes"], "tune", "val"}
-        assert fields["scenes"] not in learnt_on, "labels of scenes that the teacher knows prove nothing"
+        labelled, known = (
+            set(sixcam().scenes(recipe, row["scenes"])) for row in (fields, recipe["rows"][fields["labels_of"]])
+        )
+        assert not labelled & known, "labels of scenes that the teacher knows prove nothing"
     config = config_of(recipe, row)
     assert (config.training.distill is not None) == ("taught_by" in fields)
     if "taught_by" in fields:
@@ -51,8 +53,11 @@ def test_row_and_what_it_builds_on_can_be_made(recipe, row):
         torch.manual_seed(0)
         teacher = Checkpoint(model, build_network(model).state_dict(), cameras=(), training={})
         Distillation(config.training.distill, build_network(config.model), teacher)
-    if "weights_of" in fields:
-        start = build_network(config_of(recipe, fields["weights_of"]).model).state_dict()
+    if "weights_of" in fields or "weights" in fields:
+        if "weights" in fields:
+            start = load_checkpoint(BENCHMARK.parent / fields["weights"]).state
+        else:
+            start = build_network(config_of(recipe, fields["weights_of"]).model).state_dict()
         own = build_network(config.model).state_dict()
         shared = [name for name in own if name in start and own[name].shape == start[name].shape]
         assert any(name.startswith("backbone.") for name in shared) and any(name.startswith("lift.") for name in shared)
@@ -70,7 +75,7 @@ def test_rows_of_one_student_differ_in_distillation_alone(recipe):
         other = recipe["rows"][plain[row["config"]]]
         own = {k: v for k, v in row["set"].items() if not k.startswith("training.distill.")}
         assert own == other["set"], name
-        assert all(row.get(key) == other.get(key) for key in ("scenes", "weights_of", "config")), name
+        assert all(row.get(key) == other.get(key) for key in ("scenes", "weights", "weights_of", "config")), name
         assert row["method"] != "none"
         compared += 1
     assert compared
@@ -80,18 +85,38 @@ def test_rows_of_one_student_differ_in_distillation_alone(recipe):
 def test_scenes_of_training_tuning_and_scoring_are_apart(recipe):
     program = sixcam()
     sets = {name: set(program.scenes(recipe, name)) for name in recipe["scenes"]}
-    for name, scenes in sets.items():
-        assert not any(scenes & others for other, others in sets.items() if other != name)
+    for name in ("tune", "val"):
+        assert not any(sets[name] & others for other, others in sets.items() if other != name)
+    assert not sets["train"] & sets["more"]
     made = {drives["split"]: drives["drives"] for drives in recipe["world"]}
     assert all(chosen["last"] < made[chosen["split"]] for chosen in recipe["scenes"].values())
 
 
 def test_table_has_the_mean_and_spread_of_the_seeds(tmp_path):
     results = tmp_path / "sixcam.jsonl"
-    common = {"size": "nano", "row": "student", "steps": 10, "split": "val"}
-    lines = [{**common, "seed": s, "mAP": m, "NDS": 0.2} for s, m in enumerate((0.1, 0.2, 0.3))]
-    lines.append({**common, "row": "teacher", "seed": 0, "mAP": 0.5, "NDS": 0.4})
+    common = {"size": "nano", "row": "student", "start": "nano", "steps": 10, "split": "val"}
+    lines = [{**common, "seed": s, "mAP": m, "NDS": 0.2} for s, m in enumerate((0.1, 0.2, 0.9))]
+    lines.append({**common, "seed": 2, "mAP": 0.3, "NDS": 0.2})  # scored again
+    lines.append({**common, "start": "images", "seed": 0, "mAP": 0.05, "NDS": 0.1})
+    lines.append({**common, "row": "teacher", "start": "nothing", "seed": 0, "mAP": 0.5, "NDS": 0.4})
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _, student, teacher = sixcam().table(results).splitlines()
+    _, student, other_start, teacher = sixcam().table(results).splitlines()
     assert "0.200 +- 0.100" in student and "0.200 +- 0.000" in student and " 3 " in student
+    assert "0.050" in other_start and "+-" not in other_start
     assert "0.500" in teacher and "+-" not in teacher
+
+
+def test_a_folder_keeps_to_what_is_trained_in_it(tmp_path):
+    program, row = sixcam(), {"config": "nano", "set": {"training.steps": 10}}
+    folder = tmp_path / "nano_student_0"
+    program.claim(folder, row)
+    began = (folder / program.ROW).read_text()
+    program.claim(folder, {**row})  # the same again goes on
+    with pytest.raises(SystemExit, match="trained otherwise than the recipe"):
+        program.claim(folder, {**row, "set": {"training.steps": 20}})
+    assert (folder / program.ROW).read_text() == began and len(json.loads(began)["commit"]) > 3
+    unknown = tmp_path / "nano_other_0"
+    unknown.mkdir()
+    (unknown / "last.ckpt").touch()
+    with pytest.raises(SystemExit, match="nobody knows how it was trained"):
+        program.claim(unknown, row)

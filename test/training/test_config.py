@@ -13,7 +13,7 @@ from bevdistill_ros.config import (
     ModelConfig,
     SimulatedModelConfig,
 )
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.plain_data import from_dict, to_dict
 from bevdistill_ros.training.config import Config, Schedule, load_config
@@ -94,11 +94,91 @@ def test_overrides(tmp_path) -> None:
         ("model.queries={queries: 0}", "model.queries: queries must be at least 1"),
         ("training.queries.box_weight=-1", "training.queries: box_weight must not be negative"),
         ("training.queries.focal_alpha=2", "focal_alpha 2.0 must be from 0 to 1"),
+        ("training.queries.heatmap_overlap=2", "training.queries: heatmap_overlap 2.0 must be between 0 and 1"),
+        ("training.queries.heatmap_min_radius=-1", "heatmap_min_radius must not be negative"),
+        ("training.queries={class_cost: 0, box_cost: 0}", "class_cost and box_cost are both 0"),
+        ("training.queries.weights=[1, 1, -1, 1, 1]", "training.queries: weights must not be negative"),
+        ("training.learning_rate=-1", "training: learning_rate must be positive, not -1.0"),
+        ("training.learning_rate=0", "training: learning_rate must be positive, not 0.0"),
+        ("training.seed=-1", r"training: seed -1 must be from 0 to 2\^32 - 1"),
+        ("training.seed=4294967296", "training: seed 4294967296 must be"),
+        ("training.loss.overlap=2", "training.loss: overlap 2.0 must be between 0 and 1"),
+        ("training.loss.overlap=0", "training.loss: overlap 0.0 must be between 0 and 1"),
+        ("training.loss.box_weight=-1", "training.loss: box_weight must not be negative"),
+        ("training.loss.min_radius=-1", "training.loss: min_radius must not be negative"),
+        ("training.loss.regress_radius=-1", "training.loss: regress_radius must not be negative"),
+        ("training.loss.weights=[0, 0, 0, 0, 0]", "training.loss: weights must not be negative, and not all 0"),
+        ("training.augmentation.bev_scale=[0, 0]", r"bev_scale \[0.0, 0.0\] must be at least 0.01"),
+        ("training.augmentation.bev_scale=[1.2, 0.8]", r"bev_scale \[1.2, 0.8\] must be \[low, high\]"),
+        ("training.augmentation.image_scale=[-1, 1]", r"image_scale \[-1.0, 1.0\] must be at least 0.01"),
+        ("training.augmentation.image_rotation_deg=[5, -5]", r"image_rotation_deg \[5.0, -5.0\] must be \[low, high\]"),
+        ("training.augmentation.rig_yaw_deg=[[-5, 5], [30, 20]]", r"rig_yaw_deg \[30.0, 20.0\] must be \[low, high\]"),
+        ("training.augmentation.image_shift=[-2, 0]", r"image_shift \[-2.0, 0.0\] must be at least -1 and at most 1"),
+        (
+            "training.augmentation.brightness=[0, 300]",
+            r"brightness \[0.0, 300.0\] must be at least -255 and at most 255",
+        ),
+        ("training.augmentation.camera_brightness=[9, 0]", r"camera_brightness \[9.0, 0.0\] must be \[low, high\]"),
+        ("training.augmentation.contrast=[-1, 1]", r"contrast \[-1.0, 1.0\] must be at least 0"),
+        ("training.augmentation.camera_contrast=[1.2, 1.1]", r"camera_contrast .* must be \[low, high\]"),
+        (
+            "training.distill={teacher: a, bevdistill: {dense: {overlap: 5}}}",
+            "bevdistill.dense: overlap 5.0 must be between",
+        ),
+        (
+            "training.distill={teacher: a, bevdistill: {contrast: {channels: 5000}}}",
+            "channels 5000 must be from 1 to 4096",
+        ),
+        ("training.distill={teacher: a, distillbev: {score: 7}}", "distillbev: score 7.0 is no probability"),
+        ("model.head.suppression.car.radius=-1", "model.head.suppression.car: radius must not be negative"),
     ],
 )
 def test_wrong_fields_are_named(override: str, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UsageError, match=says) as error:
         load_config(NANO, [override])
+    assert str(error.value).startswith(f"--set {override}") and NANO.name not in str(error.value)
+
+
+def test_limits_themselves_are_allowed() -> None:
+    augmentation = {
+        "bev_scale": [0.01, 100],
+        "image_shift": [-1, 1],
+        "contrast": [0, 0],
+        "rig_yaw_deg": [[-180, 180], [0, 0]],
+    }
+    given = {"loss.regress_radius": 0, "loss.min_radius": 0, "loss.box_weight": 0, "seed": 2**32 - 1}
+    given |= {f"augmentation.{name}": value for name, value in augmentation.items()}
+    config = load_config(NANO, [f"training.{name}={value}" for name, value in given.items()]).training
+    assert (
+        config.loss.regress_radius == 0 and config.augmentation.bev_scale == (0.01, 100.0) and config.seed == 2**32 - 1
+    )
+
+
+def test_who_is_to_blame_for_a_wrong_field_is_named(tmp_path) -> None:
+    with pytest.raises(UsageError) as error:
+        load_config(NANO, ["model.norm=group", "training.step=3", "training.seed=1"])
+    assert str(error.value) == "--set training.step=3: training: unknown field 'step'; did you mean 'steps'?"
+    with pytest.raises(
+        UsageError, match=r"^--set training\.batch_size=3 --set training\.accumulate=2: training: batch_size 3 "
+    ):
+        load_config(NANO, ["training.batch_size=3", "training.seed=1", "training.accumulate=2"])
+    with pytest.raises(
+        UsageError, match="^--set training.step=3 --set training.step=3: training: unknown field 'step'"
+    ):
+        load_config(NANO, ["training.step=3"] * 2)
+    # What is wrong in the file itself is the file's, whatever was laid over it.
+    own = tmp_path / "own.yaml"
+    data = yaml.safe_load(NANO.read_text())
+    data["training"]["learning_rat"] = 1
+    own.write_text(yaml.safe_dump(data))
+    for overrides in ([], ["training.seed=1"]):
+        with pytest.raises(
+            UserError, match=r"own\.yaml: training: unknown field 'learning_rat'; did you mean 'learning_rate'"
+        ) as error:
+            load_config(own, overrides)
+        assert not isinstance(error.value, UsageError)
+    # Neither alone is wrong, and a field that is in order once the last one is laid there is in order.
+    assert load_config(NANO, ["training.batch_size=3", "training.accumulate=3"]).training.accumulate == 3
 
 
 def test_missing_files_and_fields_are_named(tmp_path) -> None:

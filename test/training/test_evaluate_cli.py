@@ -135,7 +135,7 @@ def test_weights_that_are_shipped_go_by_their_name(tiny_nuscenes, tiny_checkpoin
     assert run(tiny_nuscenes, "tiny", "--split", "mini_val", "--json", str(file)) == 0
     (entry,) = json.loads(file.read_text())["checkpoints"]
     assert (entry["checkpoint"], entry["name"]) == ("tiny", "tiny")
-    assert run(tiny_nuscenes, "huge") == 1
+    assert run(tiny_nuscenes, "huge") == 2
     assert "model 'huge': no shipped weights of this name (shipped are tiny)" in capsys.readouterr().err
 
 

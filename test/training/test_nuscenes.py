@@ -12,12 +12,13 @@ from nuscenes.utils.splits import get_scenes_of_split
 from pyquaternion import Quaternion
 
 from bevdistill_ros.config import CLASS_NAMES, ImageConfig
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.geometry import Camera, invert, transform_points, wrap_angle
 from bevdistill_ros.preprocess import Preprocessor
 from bevdistill_ros.training.data.nuscenes import (
     NuScenesSamples,
     choose_samples,
+    find_version,
     missing_scenes,
     note_missing_scenes,
     open_nuscenes,
@@ -179,6 +180,33 @@ def test_the_only_version_is_found(tiny_nuscenes, tmp_path) -> None:
         (tmp_path / name / "sample.json").write_text("[]")
     with pytest.raises(UserError, match=r"several versions, v1\.0-mini, v1\.0-own: name one with --version"):
         open_nuscenes(tmp_path)
+
+
+def test_versions_that_are_being_written_are_none(tiny_nuscenes, tmp_path) -> None:
+    for name in ("v1.0-mini", ".v1.0-world.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sample.json").write_text("[]")
+    assert find_version(tmp_path) == find_version(tmp_path, "v1.0-mini") == "v1.0-mini"
+    with pytest.raises(UsageError, match=r"--version \.v1\.0-world\.new: begins with a dot"):
+        find_version(tmp_path, ".v1.0-world.new")
+    with pytest.raises(UserError, match="has no other/sample.json; it has v1.0-mini$"):
+        find_version(tmp_path, "other")
+    (tmp_path / "v1.0-mini" / "sample.json").unlink()
+    with pytest.raises(UserError, match="has no nuScenes version"):
+        find_version(tmp_path)
+
+
+def test_other_folders_than_the_datasets_are_explained(tiny_nuscenes, tmp_path, monkeypatch) -> None:
+    for version in (None, "v1.0-mini"):
+        with pytest.raises(UserError, match=r"/nope: there is no such folder$"):
+            open_nuscenes(tmp_path / "nope", version)
+        with pytest.raises(
+            UserError, match=rf"is a version's own folder; name the dataset's, which holds it: {tiny_nuscenes}$"
+        ):
+            open_nuscenes(tiny_nuscenes / "v1.0-mini", version)
+    monkeypatch.chdir(tiny_nuscenes)
+    with pytest.raises(UserError, match=rf"^v1.0-mini: is a version's own folder; .*: {tiny_nuscenes}$"):
+        open_nuscenes("v1.0-mini")
 
 
 def test_bad_datasets_are_named(tiny_nuscenes, tmp_path) -> None:

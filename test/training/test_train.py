@@ -205,7 +205,7 @@ def test_the_order_of_samples_does_not_depend_on_where_it_starts() -> None:
 
 def test_an_unknown_configuration_is_named(tiny_nuscenes, tmp_path, capsys) -> None:
     arguments = ["--data", str(tiny_nuscenes), "--version", "v1.0-mini", "--output", str(tmp_path / "x")]
-    assert main(["train", "--config", "huge", *arguments]) == 1
+    assert main(["train", "--config", "huge", *arguments]) == 2
     assert "--config huge: is neither" in capsys.readouterr().err
 
 

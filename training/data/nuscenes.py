@@ -16,7 +16,7 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevdistill_ros.config import ImageModelConfig, ModelConfig, PointsConfig, TeacherConfig
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.geometry import (
     Boxes,
     Camera,
@@ -82,7 +82,8 @@ def open_nuscenes(root: str | Path, version: str | None = None) -> NuScenes:
         version: the folder of the tables in it; None: the only one.
 
     Raises:
-        UserError: ``root`` holds no such version, or several where none is named.
+        UserError: there is no such folder, it holds no such version, or several where none is named.
+        UsageError: no finished version has such a name.
     """
     version = find_version(root, version)
     try:
@@ -95,12 +96,22 @@ def open_nuscenes(root: str | Path, version: str | None = None) -> NuScenes:
 
 def find_version(root: str | Path, version: str | None = None) -> str:
     """The name of the folder of tables; arguments and errors as of ``open_nuscenes``."""
-    found = sorted(p.parent.name for p in Path(root).glob("*/sample.json"))
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder")
+    # What is hidden is not finished: `world` and `label` make their tables there.
+    found = sorted(p.parent.name for p in root.glob("*/sample.json") if not p.parent.name.startswith("."))
+    if not found and (root / "sample.json").is_file():
+        raise UserError(
+            f"{root}: is a version's own folder; name the dataset's, which holds it: {root.absolute().parent}"
+        )
     if version is None:
         if len(found) != 1:
             several = f"several versions, {', '.join(found)}: name one with --version"
             raise UserError(f"{root}: has {several if found else 'no nuScenes version (a folder with sample.json)'}")
         version = found[0]
+    if version.startswith("."):
+        raise UsageError(f"--version {version}: begins with a dot, as versions do while they are written; name another")
     if version not in found:
         hint = f"; it has {', '.join(found)}" if found else ", nor any other nuScenes version"
         raise UserError(f"{root}: has no {version}/sample.json{hint}")

@@ -13,6 +13,7 @@ from bevdistill_ros.detector import load_network
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.models.outputs import Outputs
+from bevdistill_ros.training.distill.config import DistillConfig
 
 
 def load_teacher(path: str, student: ModelConfig) -> Checkpoint:
@@ -50,6 +51,24 @@ def _misfit(teacher: ModelConfig, student: ModelConfig) -> str | None:
 
 def _describe(model: ImageModelConfig) -> str:
     return f"{model.image.width}x{model.image.height} ({model.image.interpolation})"
+
+
+def velocities_note(teacher: TeacherConfig, distill: DistillConfig) -> str | None:
+    """What to tell people where a teacher of one LiDAR sweep is to teach velocities, which it cannot know; None elsewhere."""
+    if teacher.points.seconds > 0:
+        return None
+    boxes, simulated = distill.bevdistill and distill.bevdistill.boxes, distill.bevsimdet
+    weights = []
+    if boxes and boxes.weight > 0 and boxes.weights[-1] > 0:
+        weights.append("training.distill.bevdistill.boxes.weights")
+    if simulated and simulated.mmd_boxes > 0 and simulated.code_weights[-1] > 0:
+        weights.append("training.distill.bevsimdet.code_weights")
+    if not weights:
+        return None
+    return (
+        f"note: the teacher '{teacher.name}' reads a single LiDAR sweep (points.seconds 0), which tells no velocities, and is to "
+        f"teach them; a last value of 0 in {' and '.join(weights)} leaves them out"
+    )
 
 
 class FrozenTeacher:

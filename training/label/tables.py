@@ -15,7 +15,7 @@ from typing import Any
 
 from nuscenes.nuscenes import NuScenes
 
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.training.convert.annotations import CATEGORY_OF_CLASS
 from bevdistill_ros.training.data.inside import plain_name
@@ -34,12 +34,13 @@ class LabelledVersion:
         settings: what it is made with; a version made with others is refused, what is unfinished of others is made anew.
 
     Raises:
-        UserError: the name is none, or another version of that name is there.
+        UsageError: the name is none.
+        UserError: another version of that name is there.
     """
 
     def __init__(self, nusc: NuScenes, version: str, settings: Mapping[str, Any]) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", version):
-            raise UserError(
+            raise UsageError(
                 f"--output {version}: a version is the name of a folder in {nusc.dataroot}, e.g. v1.0-labels"
             )
         self.source = Path(nusc.table_root)

@@ -33,22 +33,6 @@ class Choice:
     truth: int
 
 
-def parse_scores(items: Iterable[str], class_names: Sequence[str]) -> dict[str, float]:
-    """Thresholds of 'car=0.4' and the like.
-
-    Raises:
-        UserError: an item is not of that form, or names an unknown class.
-    """
-    scores: dict[str, object] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        try:
-            scores[name] = float(value)
-        except ValueError:
-            raise UserError(f"--scores {item}: write CLASS=SCORE, for example car=0.4") from None
-    return _checked(scores, class_names, "--scores")
-
-
 def read_scores(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     """Thresholds of a JSON or YAML file, {"scores": {"car": 0.4}}.
 
@@ -59,10 +43,18 @@ def read_scores(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     scores = content.get("scores") if isinstance(content, dict) else None
     if not isinstance(scores, dict):
         raise UserError(f"{path}: must hold an object 'scores' of thresholds by class, as --calibrate writes it")
-    return _checked(scores, class_names, f"{path}: scores")
+    return check_scores(scores, class_names, f"{path}: scores")
 
 
-def _checked(scores: Mapping[str, object], class_names: Sequence[str], source: str) -> dict[str, float]:
+def check_scores(scores: Mapping[str, object], class_names: Sequence[str], source: str) -> dict[str, float]:
+    """Thresholds by class.
+
+    Args:
+        source: where they are from, for messages.
+
+    Raises:
+        UserError: a class is unknown, or one is no score.
+    """
     for name, score in scores.items():
         if name not in class_names:
             raise UserError(f"{source}: '{name}' is not one of the teacher's classes {', '.join(class_names)}")

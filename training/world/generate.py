@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bevdistill_ros.arguments import at_least_one, natural
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.training.environment import environment
@@ -154,19 +154,20 @@ def plan(arguments: argparse.Namespace) -> list[DriveJob]:
     """All drives that the command line asks for.
 
     Raises:
-        UserError: options that cannot be.
+        UsageError: options that cannot be.
+        UserError: what they need is not installed.
     """
     if not arguments.output and not arguments.bags:
-        raise UserError("nothing to write: name a dataset with --output, a folder for bags with --bags, or both")
+        raise UsageError("nothing to write: name a dataset with --output, a folder for bags with --bags, or both")
     if arguments.bags and find_spec("rosbags") is None:
         raise UserError("--bags needs the Python module 'rosbags', which is not installed: pip install rosbags")
     if arguments.split in DEVKIT_SPLITS:
-        raise UserError(
+        raise UsageError(
             f"--split {arguments.split}: means scenes of nuScenes itself to nuscenes-devkit; "
             f"take another name, as world_{arguments.split}"
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", arguments.split):
-        raise UserError(
+        raise UsageError(
             f"--split '{arguments.split}': must be of letters, digits, '_' and '-', as it is part of file names"
         )
     options = DriveOptions(arguments.duration, arguments.sweeps, arguments.image_width, arguments.colours)

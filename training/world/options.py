@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UsageError
 
 WORLD = 1
 """Raised whenever the same seed gives another drive than before, so that a dataset is never made of two worlds unawares."""
@@ -32,13 +32,13 @@ class DriveOptions:
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.duration_s <= 60:
-            raise UserError(f"duration {self.duration_s:g} s: must be between 0.5 and 60 s")
+            raise UsageError(f"duration {self.duration_s:g} s: must be between 0.5 and 60 s")
         if self.sweeps not in SWEEPS:
-            raise UserError(f"sweeps '{self.sweeps}': must be one of {', '.join(SWEEPS)}")
+            raise UsageError(f"sweeps '{self.sweeps}': must be one of {', '.join(SWEEPS)}")
         if self.colours not in COLOURS:
-            raise UserError(f"colours '{self.colours}': must be one of {', '.join(COLOURS)}")
+            raise UsageError(f"colours '{self.colours}': must be one of {', '.join(COLOURS)}")
         if self.image_width % 16 or not 160 <= self.image_width <= 1600:
-            raise UserError(f"image width {self.image_width}: must be a multiple of 16 between 160 and 1600")
+            raise UsageError(f"image width {self.image_width}: must be a multiple of 16 between 160 and 1600")
 
     @property
     def image_size(self) -> tuple[int, int]:

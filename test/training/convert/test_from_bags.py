@@ -704,6 +704,33 @@ def test_bad_usage_exits_with_2(options):
     assert caught.value.code == 2
 
 
-def test_nuscenes_own_splits_are_refused(tmp_path, rig, bag):
-    with pytest.raises(UserError, match="--split val"):
-        convert(bag, rig(), tmp_path / "dataset", "--split", "val")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bags", "x", "--scenes", "a", "--raw"], "--scenes, --raw: not with --bags, which does not use them"),
+        (["--bags", "x", "--repeat", "1"], "--repeat: not with --bags, which does not use it"),  # as by default
+        (["--bags", "x", "--period", "0.5", "--version", "v"], "--version, --period: not with --bags"),
+        (["--bags", "x", "--storage", "mcap"], "--storage: not with --bags"),
+        (["--bags", "x", "--cameras", "a", "--keyframes-only"], "--cameras, --keyframes-only: not with --bags"),
+        (["--bags", "x", "--force", "--skip-existing"], "--force, --skip-existing: not with --bags"),
+        (["--guess", "x", "--output", "y"], "--output: not with --guess, which does not use it"),
+        (["--guess", "x", "-o", "y", "--json", "j"], "--output, --json: not with --guess"),
+        (["--guess", "x", "--split", "bags", "--workers", "1"], "--split, --workers: not with --guess"),
+        (["--guess", "x", "--ray", ""], "--ray: not with --guess"),
+        (["--from-nuscenes", "x", "--rig", "r"], "--rig: not with --from-nuscenes, which does not use it"),
+        (
+            ["--from-nuscenes", "x", "--sweeps", "none", "--quality", "95"],
+            "--sweeps, --quality: not with --from-nuscenes",
+        ),
+        (
+            ["--bags", "x", "--rig", "r", "--output", "y", "--split", "val"],
+            "--split val: means scenes of nuScenes itself",
+        ),
+        (["--bags", "x", "--rig", "r", "--output", "y", "--split", "a b"], "--split 'a b': must be of letters"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_the_direction_does_not_use_are_refused(options, says, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2 and says in capsys.readouterr().err

@@ -60,13 +60,16 @@ def logged(output) -> set[str]:
     return {name.removeprefix("loss/") for name in events.Tags()["scalars"] if name.startswith("loss/")}
 
 
-def test_one_switch_distils_and_leaves_a_plain_student(tiny_nuscenes, teacher, tmp_path) -> None:
+def test_one_switch_distils_and_leaves_a_plain_student(tiny_nuscenes, teacher, tmp_path, capsys) -> None:
     """With a weight of next to nothing it is the plain training: the same first weights, samples and draws."""
     plain = train(tiny_nuscenes, tmp_path / "plain", 2)
     switch = f"training.distill.teacher={teacher}"
     idle = train(tiny_nuscenes, tmp_path / "idle", 2, switch, "training.distill.fitnet.weight=1e-12")
     assert_same(plain, idle, 1e-7)
+    note = "'teacher_nano' reads a single LiDAR sweep"
+    assert note not in capsys.readouterr().err
     whole = train(tiny_nuscenes, tmp_path / "whole", 2, switch, "training.distill.bevdistill={}")
+    assert capsys.readouterr().err.count(note) == 1
     assert whole.keys() == plain.keys()
     assert any((whole[name] - plain[name]).abs().float().mean() > 1e-5 for name in plain)
     assert logged(tmp_path / "plain") == {"heatmap", "box"}

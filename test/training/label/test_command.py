@@ -21,7 +21,7 @@ from bevdistill_ros.training.teacher import Teacher
 pytest.importorskip("stonesoup")
 
 from bevdistill_ros.cli import main
-from bevdistill_ros.training.label import command
+from bevdistill_ros.training.label import run
 
 UNLABELLED = "v1.0-bags"
 
@@ -79,7 +79,7 @@ def root(tiny_nuscenes, tmp_path) -> Path:
 @pytest.fixture
 def oracle(root, monkeypatch) -> Oracle:
     oracle = Oracle(root)
-    monkeypatch.setattr(command, "make_detector", lambda *_: oracle)
+    monkeypatch.setattr(run, "make_detector", lambda *_: oracle)
     return oracle
 
 
@@ -218,7 +218,7 @@ def test_nothing_that_is_there_is_overwritten(root, oracle, tiny_checkpoint, cap
     assert label(root, tiny_checkpoint, output="v1.0-mini") == 1
     assert "v1.0-mini is there already and was not made" in capsys.readouterr().err
     for name in ("../elsewhere", ".hidden", "a/b"):
-        assert label(root, tiny_checkpoint, output=name) == 1
+        assert label(root, tiny_checkpoint, output=name) == 2
         assert f"--output {name}: a version is the name of a folder" in capsys.readouterr().err
     assert snapshot(root / "v1.0-labels") == made
 
@@ -259,6 +259,10 @@ def test_wrong_usage(root, tiny_checkpoint, capsys):
         (["--output", "v", "--precision", "0.9"], "--precision belongs to --calibrate"),
         (["--calibrate", "f", "--scores", "car=0.4"], "--calibrate chooses the thresholds"),
         (["--output", "v", "--score", "1.5"], "not above 0 and at most 1"),
+        (["--output", "v", "--scores", "car"], "car: write CLASS=SCORE"),
+        (["--output", "v", "--scores", "car=much"], "car=much: write CLASS=SCORE"),
+        (["--output", "v", "--scores", "car=0"], "above 0 and at most 1"),
+        (["--output", "v", "--scores", "car=nan"], "above 0 and at most 1"),
         ([], "required"),
     ):
         with pytest.raises(SystemExit) as error:

@@ -9,7 +9,7 @@ import pytest
 
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid, Boxes
-from bevdistill_ros.training.label.thresholds import choose_scores, match, parse_scores, read_scores
+from bevdistill_ros.training.label.thresholds import check_scores, choose_scores, match, read_scores
 
 NAMES = ("car", "bus")
 GRID = BevGrid(-50.0, 50.0, -50.0, 50.0, 1.0)
@@ -51,17 +51,10 @@ def test_a_class_without_true_boxes_has_the_default():
     assert [(c.score, c.precision, c.truth) for c in chosen.values()] == [(0.25, None, 0), (0.25, None, 0)]
 
 
-def test_scores_are_given_by_class():
-    assert parse_scores(["car=0.4", "bus=1"], NAMES) == {"car": 0.4, "bus": 1.0}
-    for item, words in (
-        ("car", "write CLASS=SCORE"),
-        ("car=much", "write CLASS=SCORE"),
-        ("tram=0.4", "'tram' is not one of the teacher's classes car, bus"),
-        ("car=0", "above 0 and at most 1"),
-        ("car=nan", "above 0 and at most 1"),
-    ):
-        with pytest.raises(UserError, match=words):
-            parse_scores([item], NAMES)
+def test_scores_are_of_the_teachers_classes():
+    assert check_scores({"car": 0.4, "bus": 1}, NAMES, "--scores") == {"car": 0.4, "bus": 1.0}
+    with pytest.raises(UserError, match="--scores: 'tram' is not one of the teacher's classes car, bus"):
+        check_scores({"tram": 0.4}, NAMES, "--scores")
 
 
 def test_scores_are_read_from_json_and_yaml(tmp_path):
