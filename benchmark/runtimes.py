@@ -63,7 +63,7 @@ def pictures(config: StudentConfig) -> np.ndarray:
 def measure(detectors: dict[str, Detector], repeats: int) -> dict[str, dict[str, Any]]:
     """Figures by way."""
     config, device = detectors[AS_WRITTEN].config, detectors[AS_WRITTEN].device
-    images = image_rows(pictures(config).shape, device.type == "cuda")
+    images = image_rows(pictures(config).shape, device)
     images[:] = pictures(config)
     K, pose = (value[0].numpy() for value in ring(1, config.image.height, config.image.width, torch.device("cpu"))[:2])
     best = {name: detector(images, K, pose).scores[:BOXES] for name, detector in detectors.items()}

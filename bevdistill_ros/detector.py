@@ -12,7 +12,7 @@ import torch
 
 from bevdistill_ros.checkpoint import Checkpoint
 from bevdistill_ros.config import StudentConfig
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UserError, first_line
 from bevdistill_ros.geometry import Boxes
 from bevdistill_ros.models import build_network
 from bevdistill_ros.models.bev_network import decode_found
@@ -76,8 +76,7 @@ def load_network(checkpoint: Checkpoint, device: torch.device, name: str) -> tor
         network.load_state_dict(checkpoint.state)
         return network.to(device).eval()
     except (RuntimeError, ValueError, MemoryError) as error:
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: the network of its configuration cannot be made: {text}") from None
+        raise UserError(f"{name}: the network of its configuration cannot be made: {first_line(error)}") from None
 
 
 class Detector:

@@ -25,6 +25,11 @@ def name_of(key: Any) -> str:
     return key if isinstance(key, str) and len(key) <= 120 else brief(key)
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its class where it says nothing."""
+    return " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+
+
 def brief(value: Any) -> str:
     """``repr`` of a value that came from outside, short whatever it is: one line of an error should stay one."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import model_path
+from bevdistill_ros.runtime.backends import EXPORTED_SUFFIX
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,17 +20,17 @@ def main(argv: Sequence[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     path = model_path(arguments.model)
+    output = arguments.output or path.with_suffix(EXPORTED_SUFFIX)
+    if output.suffix != EXPORTED_SUFFIX:
+        parser.error(f"--output {output}: an exported model's name ends in {EXPORTED_SUFFIX}")
 
     import torch  # takes seconds: not for --help
 
     from bevdistill_ros.checkpoint import load_checkpoint
     from bevdistill_ros.detector import camera_config, load_network
     from bevdistill_ros.runtime.onnx_export import OPSET, TOLERANCE, check_export, export_onnx
-    from bevdistill_ros.runtime.onnx_file import SUFFIX, read_onnx
+    from bevdistill_ros.runtime.onnx_file import read_onnx
 
-    output = arguments.output or path.with_suffix(SUFFIX)
-    if output.suffix != SUFFIX:
-        parser.error(f"--output {output}: an exported model's name ends in {SUFFIX}")
     checkpoint = load_checkpoint(path)
     config = camera_config(checkpoint, str(path))
     network = load_network(checkpoint, torch.device("cpu"), str(path))

@@ -16,7 +16,7 @@ from bevdistill_ros.bench.rig_sets import RigSet, bag_sets, dataset_sets, synthe
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.paths import DEFAULT_MODEL, model_path
-from bevdistill_ros.runtime.backends import AUTO, BACKENDS, EXECUTIONS
+from bevdistill_ros.runtime.backends import AUTO, BACKENDS, EXECUTIONS, EXPORTED_SUFFIX
 
 DIFFERENT = 4
 """Sets of images that are gone through again and again: more than the caches hold, few enough to be read quickly."""
@@ -156,7 +156,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from bevdistill_ros.bench.work import network_work, picture_work
     from bevdistill_ros.checkpoint import load_checkpoint
     from bevdistill_ros.detector import Detector, choose_device, load_network
-    from bevdistill_ros.runtime.onnx_file import SUFFIX
     from bevdistill_ros.threads import limit_libraries, picture_threads
 
     opencv_threads = cv2.getNumThreads()
@@ -165,7 +164,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options.device)
     detector = Detector.from_checkpoint(path, device, options.backend, execution=options.execution)
     network = detector.network
-    if network is None and path.suffix != SUFFIX:  # what was exported runs, but its checkpoint tells what it is made of
+    if (
+        network is None and path.suffix != EXPORTED_SUFFIX
+    ):  # what was exported runs, but its checkpoint tells what it is made of
         network = load_network(load_checkpoint(path), detector.device, str(path))
     if options.compare:
         StraightforwardDetector(network, detector.device)  # what cannot be done is told before anything takes its time

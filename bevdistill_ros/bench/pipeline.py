@@ -103,7 +103,7 @@ class Pipeline:
     def _buffer(self, count: int, preprocessor: Preprocessor) -> np.ndarray:
         size = (count, preprocessor.config.height, preprocessor.config.width, 3)
         if self._images.shape != size:
-            self._images = image_rows(size, self.detector.device.type == "cuda")
+            self._images = image_rows(size, self.detector.device)
         return self._images
 
     def detect(self, rig_set: RigSet) -> Boxes:

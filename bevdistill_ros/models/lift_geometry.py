@@ -31,6 +31,10 @@ class LiftGeometry(nn.Module):
         self.register_buffer("depths", centers, persistent=False)
         self._kept: CalibrationCache[PoolPlan] = CalibrationCache()
 
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the feature maps of images (H, W)."""
+        return size[0] // self.config.stride, size[1] // self.config.stride
+
     @torch.no_grad()
     def where_pixels_look(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, N, RAY, h, w), of the order of one; zero for absent cameras. None of it changes when the rig is turned.

@@ -34,7 +34,7 @@ class LSS(Student):
 
     def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> LiftCalibration:
         """See ``Student``."""
-        arguments = (K, ego_T_cam, mask, self._feature_size(size))
+        arguments = (K, ego_T_cam, mask, self.lift.feature_size(size))
         return self.calibration(self.lift.plan(*arguments), self.lift.looks(*arguments))
 
     def calibration(self, plan: PoolPlan, looks: Tensor | None) -> LiftCalibration:
@@ -43,7 +43,7 @@ class LSS(Student):
 
     def padded(self, calibration: LiftCalibration, cameras: int, size: tuple[int, int]) -> LiftCalibration:
         """See ``Student``; the sizes depend on cameras and images alone."""
-        return calibration._replace(plan=self.lift.padded(calibration.plan, cameras, self._feature_size(size)))
+        return calibration._replace(plan=self.lift.padded(calibration.plan, cameras, self.lift.feature_size(size)))
 
     def run(self, images: Tensor, calibration: LiftCalibration) -> Outputs:
         """See ``Student``."""
@@ -55,13 +55,8 @@ class LSS(Student):
     ) -> ImageFeatures:
         """``forward``'s ``Outputs.image`` alone, for less than half of the work."""
         mask = all_present(images) if mask is None else mask
-        rays = self.lift.rays(K, ego_T_cam, mask, self._feature_size(images.shape[2:4]))
+        rays = self.lift.rays(K, ego_T_cam, mask, self.lift.feature_size(images.shape[2:4]))
         return self.lift.describe(self._features(images), rays)
-
-    def _feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of the features of images (H, W)."""
-        stride = self.lift.config.stride
-        return size[0] // stride, size[1] // stride
 
     def _features(self, images: Tensor) -> Tensor:
         """(B, N, C, h, w) of the images."""

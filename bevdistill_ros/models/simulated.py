@@ -52,7 +52,7 @@ class SimulatedNet(ModalNetwork, Student):
 
     def calibrate(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> SimulatedCalibration:
         """See ``Student``."""
-        arguments = (K, ego_T_cam, mask, self._feature_size(size))
+        arguments = (K, ego_T_cam, mask, self.lift.feature_size(size))
         # Both lifts look along the same rays: one plan serves both.
         return self.calibration(self.lift.plan(*arguments), self.lift.looks(*arguments))
 
@@ -62,7 +62,7 @@ class SimulatedNet(ModalNetwork, Student):
 
     def padded(self, calibration: SimulatedCalibration, cameras: int, size: tuple[int, int]) -> SimulatedCalibration:
         """See ``Student``; the sizes depend on cameras and images alone."""
-        return calibration._replace(plan=self.lift.padded(calibration.plan, cameras, self._feature_size(size)))
+        return calibration._replace(plan=self.lift.padded(calibration.plan, cameras, self.lift.feature_size(size)))
 
     def run(self, images: Tensor, calibration: SimulatedCalibration) -> Outputs:
         """See ``Student``. ``Outputs.image`` is that of ``describe_images``."""
@@ -85,11 +85,6 @@ class SimulatedNet(ModalNetwork, Student):
                 for lift in (self.lift, self.simulated_lift)
             )
         )
-
-    def _feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of the features of images (H, W)."""
-        stride = self.lift.config.stride
-        return size[0] // stride, size[1] // stride
 
     def _features(self, images: Tensor) -> Tensor:
         features = self._image_features(images)

@@ -255,9 +255,8 @@ class DetectorNode(LifecycleNode):
         self._outputs = Outputs(self, settings, detector)
         if settings.warm_up:
             _warm_up(detector, len(settings.cameras))
-        if backend := getattr(
-            detector, "backend", ""
-        ):  # after it has run: only then it is known whether it can be recorded
+        # After it has run: only then it is known whether it can be recorded.
+        if backend := getattr(detector, "backend", ""):
             why = f" ({detector.backend_note})" if detector.backend_note else ""
             self.get_logger().info(f"backend {backend}{why}")
         leave_out_of_collection()

@@ -20,7 +20,6 @@ from bevdistill_ros.doctor.findings import exit_status
 from bevdistill_ros.doctor.model import device_facts, model_facts
 from bevdistill_ros.doctor.picture import picture
 from bevdistill_ros.doctor.report import as_json, last_line, table
-from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.node import parameters
 from bevdistill_ros.node.calibration import load_calibration_file
@@ -28,7 +27,7 @@ from bevdistill_ros.node.detector_node import NODE_NAME
 from bevdistill_ros.node.inputs import check_topics
 from bevdistill_ros.node.listening import Listening, dds_facts
 from bevdistill_ros.node.parameters import Settings
-from bevdistill_ros.node.refusal import making
+from bevdistill_ros.node.refusal import making, start_ros
 
 
 def run(options: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -44,10 +43,7 @@ def run(options: argparse.Namespace, argv: Sequence[str]) -> int:
     dds = dds_facts()
     node = listening = None
     # Without rclpy's handlers Ctrl-C is Python's KeyboardInterrupt, at once.
-    try:
-        rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # a mistake in the arguments is of a type that rclpy does not export
-        raise UserError(f"ROS arguments: {' '.join(str(error).split())}") from None
+    start_ros(argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         # Its name is the detector's, so that a parameter file for the detector holds for it.
         with making("the node"):

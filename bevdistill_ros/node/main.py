@@ -11,7 +11,7 @@ from rclpy.executors import ExternalShutdownException
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.node.detector_node import DetectorNode, LoadDetector
 from bevdistill_ros.node.memory import keep_few_arenas
-from bevdistill_ros.node.refusal import making
+from bevdistill_ros.node.refusal import making, start_ros
 
 
 def main(argv: Sequence[str], load_detector: LoadDetector | None = None) -> int:
@@ -29,10 +29,7 @@ def main(argv: Sequence[str], load_detector: LoadDetector | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     keep_few_arenas()
-    try:
-        rclpy.init(args=list(argv))
-    except Exception as error:  # a mistake in the arguments is of a type that rclpy does not export
-        raise UserError(f"ROS arguments: {' '.join(str(error).split())}") from None
+    start_ros(argv)
     node = None
     try:
         with making("the node"):

@@ -158,15 +158,14 @@ def _run(args: argparse.Namespace, ros: list[str], stop: threading.Event) -> Sum
     try:
         import rclpy
         from rclpy.signals import SignalHandlerOptions
+
+        from bevdistill_ros.node.refusal import start_ros
     except ImportError as error:
         raise UserError(f"play needs ROS 2 (rclpy); source your ROS 2 setup file first ({error})") from error
 
     with contextlib.closing(_open(args.bag)) as reader:
         connections = _choose(reader, args.topics, args.bag)
-        try:
-            rclpy.init(args=["play", *ros], signal_handler_options=SignalHandlerOptions.NO)
-        except RuntimeError as error:  # the base of rclpy's errors about arguments
-            raise UserError(f"ROS arguments: {error}") from error
+        start_ros(["play", *ros], signal_handler_options=SignalHandlerOptions.NO)
         node = None
         try:
             node = rclpy.create_node("bag_player", start_parameter_services=False)

@@ -105,7 +105,7 @@ class SetPipeline:
         # Each picture is written into its camera's row, and the network reads the rows: nothing is copied or allocated per set.
         # A set is preprocessed when the detector has returned from the last one, and then no GPU reads the rows any more.
         shape = (len(settings.cameras), image.height, image.width, 3)
-        self._images = image_rows(shape, page_locked=detector.device.type == "cuda")
+        self._images = image_rows(shape, detector.device)
         self.unusable_images = 0
 
     def run(self, camera_set: CameraSet, settings: Settings, stopping: threading.Event) -> SetResult:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from bevdistill_ros.errors import UserError
+from bevdistill_ros.errors import UserError, first_line
 from bevdistill_ros.models.student import Student
 from bevdistill_ros.runtime.backends import COMPILED, EAGER
 
@@ -23,10 +23,9 @@ def compile_parts(network: Student, device: torch.device) -> None:
     try:  # something small, so that it is told now and in one line
         torch.compile(_probe, backend=COMPILER, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # of many classes, all of torch's own
-        reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
         raise UserError(
-            f"execution '{COMPILED}': torch.compile cannot compile for device '{device}' here ({reason[:200]}): it needs a C++ "
-            f"compiler, and triton for CUDA; '{EAGER}' needs neither"
+            f"execution '{COMPILED}': torch.compile cannot compile for device '{device}' here ({first_line(error)[:200]}): it "
+            f"needs a C++ compiler, and triton for CUDA; '{EAGER}' needs neither"
         ) from None
     for name in network.dense:
         part = getattr(network, name)

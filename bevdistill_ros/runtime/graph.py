@@ -57,8 +57,7 @@ class LiftInputs:
 
     def make(self, K: Tensor, ego_T_cam: Tensor, mask: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """See ``CalibrationInputs``."""
-        stride = self._geometry.config.stride
-        arguments = (K, ego_T_cam, mask, (size[0] // stride, size[1] // stride))
+        arguments = (K, ego_T_cam, mask, self._geometry.feature_size(size))
         plan = self._geometry.plan(*arguments)
         cells = torch.repeat_interleave(torch.arange(len(plan.offsets) - 1), plan.offsets.diff())
         inputs = {"points": plan.points, "pixels": plan.pixels, "cells": cells}

@@ -17,7 +17,6 @@ from bevdistill_ros.errors import UserError, brief
 
 FORMAT = "bevdistill-onnx"
 VERSION = 1
-SUFFIX = ".onnx"
 
 WEIGHTS_SHA256 = "weights_sha256"
 """Name of the metadata that tells of which checkpoint file it was exported."""

@@ -13,8 +13,8 @@ from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.config import LssModelConfig, ModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.runtime import onnx_runtime
-from bevdistill_ros.runtime.backends import AUTO, ONNXRUNTIME
-from bevdistill_ros.runtime.onnx_file import SUFFIX, OnnxModel, read_onnx
+from bevdistill_ros.runtime.backends import AUTO, EXPORTED_SUFFIX, ONNXRUNTIME
+from bevdistill_ros.runtime.onnx_file import OnnxModel, read_onnx
 from bevdistill_ros.runtime.precision import DTYPES
 from bevdistill_ros.runtime.processor import BFLOAT16, calculates_in_bfloat16, gpu_calculates_in_bfloat16
 
@@ -50,7 +50,7 @@ def open_model(
         UserError: the file cannot be read, or is none that ``backend`` runs.
     """
     path = Path(path)
-    if path.suffix == SUFFIX:
+    if path.suffix == EXPORTED_SUFFIX:
         if backend in DTYPES:
             raise UserError(
                 f"{path}: an exported model runs by onnxruntime, not by the backend '{backend}': name its checkpoint"
@@ -97,7 +97,7 @@ def _exported_from(path: Path) -> OnnxModel:
     """What was exported from a checkpoint, from the file beside it."""
     if not onnx_runtime.is_installed():
         raise UserError("the Python package onnxruntime is not installed")
-    exported = path.with_suffix(SUFFIX)
+    exported = path.with_suffix(EXPORTED_SUFFIX)
     if not exported.is_file():
         raise UserError(f"there is no {exported}, which `bevdistill export {path}` makes")
     model = read_onnx(exported)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from bevdistill_ros.errors import first_line
 from bevdistill_ros.models.outputs import CenterOutputs, QueryOutputs
 
 Found: TypeAlias = CenterOutputs | QueryOutputs
@@ -57,7 +58,7 @@ class RecordedRun:
                 recording = _Recording(self._run, self._recorder, images, calibration)
             except RuntimeError as error:
                 self._recordings.clear()
-                self.refusal = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+                self.refusal = first_line(error)
                 logging.getLogger(__name__).warning("the network runs without a CUDA graph: %s", self.refusal)
                 return self._run(images, calibration)
         self._recordings[sizes] = recording

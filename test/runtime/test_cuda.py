@@ -122,7 +122,7 @@ def test_what_cannot_be_recorded_runs_all_the_same_and_the_gpu_goes_on(student) 
 def test_page_locked_rows_are_read_before_the_detector_returns(student) -> None:
     detector = detector_of(student("nano"), execution="graph")
     images, K, ego_T_cam = rig_of(detector)
-    rows = image_rows(images.shape, page_locked=True)
+    rows = image_rows(images.shape, detector.device)
     assert torch.from_numpy(rows).is_pinned() and not rows.any()
     expected = [detector(pixels, K, ego_T_cam) for pixels in (images, images[:, ::-1])]
     for _ in range(20):

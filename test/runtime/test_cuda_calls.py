@@ -126,5 +126,5 @@ def test_rows_for_a_gpu_are_page_locked(monkeypatch: pytest.MonkeyPatch) -> None
         return torch.from_numpy(np.zeros(shape, np.uint8))
 
     monkeypatch.setattr(torch, "zeros", zeros)
-    rows = image_rows((2, 4, 6, 3), page_locked=True)
+    rows = image_rows((2, 4, 6, 3), torch.device("cuda"))
     assert rows.shape == (2, 4, 6, 3) and asked == {"dtype": torch.uint8, "pin_memory": True}

@@ -33,13 +33,9 @@ def main(
     arguments = _parser().parse_args(argv)
     DriveOptions(arguments.duration, image_width=arguments.image_width)  # raises where there can be no such drive
     with _told_to_end():
-        return _run(arguments, simulate, backend)
+        from bevdistill_ros.training.demo.make import make_demo
 
-
-def _run(arguments: argparse.Namespace, simulate: generate.Simulate, backend: Callable[[], str]) -> int:
-    from bevdistill_ros.training.demo.make import make_demo
-
-    return make_demo(arguments, simulate, backend)
+        return make_demo(arguments, simulate, backend)
 
 
 @contextmanager

@@ -63,12 +63,9 @@ class BevDistill(Method):
             ]
             if config.boxes.weight:
                 power = config.boxes.power
+                of_codes = code_weights(config.boxes.weights, instances[0].codes)
                 values = [
-                    [
-                        box_loss(own.codes, of.codes, q, power, code_weights(config.boxes.weights, own.codes))
-                        for own, of, q in layer
-                    ]
-                    for layer in pairs
+                    [box_loss(own.codes, of.codes, q, power, of_codes) for own, of, q in layer] for layer in pairs
                 ]
                 losses["bevdistill_boxes"] = config.boxes.weight * _mean_over_samples(values)
             if config.classes.weight:

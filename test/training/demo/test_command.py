@@ -18,7 +18,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.training.demo import command, run
+from bevdistill_ros.training.demo import make, run
 from bevdistill_ros.training.demo.command import main
 
 SHORT = ("--duration", "1", "--image-width", "160", "--score", "0", "--device", "cpu")
@@ -112,7 +112,7 @@ def test_being_told_to_end_runs_the_clean_up(monkeypatch, number):
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(command, "_run", pretend)
+    monkeypatch.setattr(make, "make_demo", pretend)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as error:
         main([])
