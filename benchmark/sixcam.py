@@ -112,17 +112,22 @@ def train_row(
         version = LABELS.format(row=row["labels_of"])
         if not (arguments.data / version).is_dir():
             teacher = train_row(recipe, row["labels_of"], TEACHER_SEED, arguments, stop_at)
-            run_verb("label", str(teacher), *data, "--version", VERSION, "--output", version, *chosen)
+            label = ["label", str(teacher), *data, "--version", VERSION]
+            thresholds = str(teacher.parent / "thresholds.json")
+            run_verb(*label, "--scenes", *scenes(recipe, "tune"), "--calibrate", thresholds)
+            run_verb(
+                *label, "--scenes", *scenes(recipe, row["scenes"]), "--thresholds", thresholds, "--output", version
+            )
     if "taught_by" in row:
         teacher = train_row(recipe, row["taught_by"], TEACHER_SEED, arguments, stop_at)
         fields["training.distill.teacher"] = str(teacher)
     options = ["--resume"]
     if not (folder / "last.ckpt").exists():
         options = ["--config", row["config"]]
-        if "weights" in row:
-            options += ["--weights", str(REPOSITORY / row["weights"])]
-        if "weights_of" in row:
-            options += ["--weights", str(train_row(recipe, row["weights_of"], seed, arguments, stop_at))]
+        starts = [str(REPOSITORY / row["weights"])] if "weights" in row else []
+        starts += [str(train_row(recipe, start, seed, arguments, stop_at)) for start in row.get("weights_of", [])]
+        if starts:
+            options += ["--weights", *starts]
     for field, value in fields.items():
         options += ["--set", f"{field}={json.dumps(value)}"]  # JSON is YAML
     if row.get("images", True):
@@ -223,7 +228,7 @@ def main() -> None:
         "row": arguments.name or arguments.row,
         "model": row["config"],
         "method": row.get("method", "none"),
-        "start": Path(row.get("weights", row.get("weights_of", "nothing"))).stem,
+        "start": " + ".join(row.get("weights_of", [Path(row.get("weights", "nothing")).stem])),
         "seed": arguments.seed,
         "steps": trained["steps"],
         "split": arguments.split,

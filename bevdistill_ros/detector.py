@@ -43,7 +43,7 @@ def use_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+        raise UserError(f"device '{name}' cannot be used: {first_line(error)}") from None
     return device
 
 

@@ -186,6 +186,9 @@ def make_loader(
         rank: of this process among the ``processes`` that train together.
     """
     training = config.training
+    if training.workers:
+        # Workers are forked. OpenCV's threads are not there in a child, which waits for them for ever, or crashes.
+        limit_opencv()
     groups = None
     if training.class_balance:
         groups = samples_of_classes([dataset.samples.classes(i) for i in range(len(dataset))])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bevdistill_ros.checkpoint import FORMAT, load_checkpoint
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.models.bev_network import BevNetwork
 
 SHOWN = 4
 """Tensors that a report names of each kind."""
@@ -22,37 +23,64 @@ PICKLED = (".pth", ".pt")
 """Endings of files that ``torch.save`` wrote; they are read without running what a pickle may hold."""
 
 
-def start_from(network: nn.Module, path: str | Path) -> str:
-    """Take the tensors of a file that fit ``network`` by name and shape; the others stay as they are.
+def start_from(network: BevNetwork, paths: Sequence[str | Path]) -> str:
+    """Take the tensors of files that fit ``network`` by name and shape; the others stay as they are.
 
-    The file is a checkpoint of ours, or the weights of an image backbone: a ResNet of torchvision or timm, or a detector of
-    mmdetection with one, such as FCOS3D, see ``backbone_name``.
+    Each file gives what those before it did not. It is a checkpoint of ours, or the weights of an image backbone: a ResNet of
+    torchvision or timm, or a detector of mmdetection with one, such as FCOS3D, see ``backbone_name``. Of ``network.twins`` those
+    that no file has start as copies.
 
     Returns:
         What was taken and what was not, for people.
 
     Raises:
-        UserError: the file cannot be read, or nothing of it fits.
+        UserError: a file cannot be read, or nothing of it fits.
     """
-    given, own = read_weights(Path(path), network), network.state_dict()
-    taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    own = network.state_dict()
     parameters = {name: value.numel() for name, value in network.named_parameters()}
-    share = sum(parameters.get(name, 0) for name in taken) / sum(parameters.values())
-    if not share:
-        raise UserError(f"--weights {path}: none of its {len(given)} tensors fits this model by name and shape")
+    taken: dict[str, Tensor] = {}
+    lines = []
+    for path in paths:
+        given = read_weights(Path(path), network)
+        fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+        if not any(name in parameters for name in fitting):
+            raise UserError(f"--weights {path}: none of its {len(given)} tensors fits this model by name and shape")
+        new = {name: value for name, value in fitting.items() if name not in taken}
+        taken.update(new)
+        share = sum(parameters.get(name, 0) for name in new) / sum(parameters.values())
+        lines.append(f"{path}: starts {share:.1%} of the model's weights ({len(new)} of {len(own)} tensors)")
+        lines += _unused(own, given)
+    copied = _twins(network, taken)
+    taken.update(copied)
     network.load_state_dict(taken, strict=False)
-    lines = [f"{path}: starts {share:.1%} of the model's weights ({len(taken)} of {len(own)} tensors)"]
+    if copied:
+        lines.append(f"copied: {_some([f'{part} from {of}' for part, of in network.twins.items()])}")
+    missing = [name for name in own if name not in taken]
+    if missing:
+        lines.append(f"not started: {_some(missing)}")
+    return "\n".join(lines)
+
+
+def _unused(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Lines on what of a file the model does not take."""
+    differing = [name for name in own if name in given and own[name].shape != given[name].shape]
+    lines = []
     for what, names in (
-        (
-            "of another shape there",
-            [f"{n} {_size(own[n])}, not {_size(given[n])}" for n in own if _differs(n, own, given)],
-        ),
-        ("not there", [name for name in own if name not in given]),
+        ("of another shape there", [f"{name} {_size(own[name])}, not {_size(given[name])}" for name in differing]),
         ("there, but not in this model", [name for name in given if name not in own]),
     ):
         if names:
             lines.append(f"  {what}: {_some(names)}")
-    return "\n".join(lines)
+    return lines
+
+
+def _twins(network: BevNetwork, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the parts that are to be copies, see ``BevNetwork.twins``."""
+    copies = {}
+    for part, of in network.twins.items():
+        if not any(name.startswith(f"{part}.") for name in taken):
+            copies.update({part + name.removeprefix(of): t for name, t in taken.items() if name.startswith(f"{of}.")})
+    return copies
 
 
 def read_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
@@ -120,10 +148,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"--weights {path}: holds no weights by name; save a state_dict")
     return tensors
-
-
-def _differs(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
-    return name in given and own[name].shape != given[name].shape
 
 
 def _size(tensor: Tensor) -> str:

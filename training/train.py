@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bevdistill_ros.errors import UsageError, UserError, brief
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.models.deformable_conv import buildable
+from bevdistill_ros.paths import model_path
 from bevdistill_ros.plain_data import to_dict
 from bevdistill_ros.training.average import WeightAverage
 from bevdistill_ros.training.callbacks import (
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
             "--bags with torchrun: several processes would convert at once; run `bevdistill convert` first"
         )
 
+    weights = [model_path(name) for name in arguments.weights]
     teacher = None
     points = PointsConfig() if config.training.image_supervision.used else None
     if isinstance(config.model, TeacherConfig):
@@ -129,7 +132,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         processes,
         teacher=teacher,
         resume=output / STATE_FILE if arguments.resume else None,
-        weights=arguments.weights,
+        weights=weights,
         black_images=arguments.black_images,
         device_cache=cache if arguments.dataset_on_device else None,
         validation_samples=validation_samples,
@@ -153,7 +156,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         "split": arguments.split,
         "scenes": arguments.scenes,
         "black_images": arguments.black_images,
-        "weights": None if arguments.weights is None else Path(arguments.weights).name,
+        "weights": ", ".join(path.name for path in weights) or None,
         "torch": torch.__version__,
         **_with_names_alone(to_dict(config)["training"]),
         **figures,
@@ -192,7 +195,7 @@ def train(
     processes: Processes,
     teacher: Checkpoint | None = None,
     resume: Path | None = None,
-    weights: Path | None = None,
+    weights: Sequence[Path] = (),
     black_images: bool = False,
     device_cache: ImageCache | None = None,
     validation_samples: NuScenesSamples | None = None,
@@ -203,7 +206,7 @@ def train(
         processes: what to train with; this is one of them.
         teacher: what teaches, where ``config.training.distill`` is there.
         resume: the saved state to go on from.
-        weights: a checkpoint to start from instead of random weights, see ``start_from``.
+        weights: files to start from instead of random weights, see ``start_from``.
         device_cache: of ``samples``; its pixels are then held on the device.
         validation_samples: to be scored on the way, see ``Validation``.
     """
@@ -211,7 +214,7 @@ def train(
     training = config.training
     lightning.seed_everything(training.seed, workers=True, verbose=False)
     module = DetectionModule(config, device_cache, teacher)
-    if weights is not None:
+    if weights:
         coverage = start_from(module.network, weights)
         if is_first_process():
             print(coverage, file=sys.stderr)

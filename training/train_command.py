@@ -87,10 +87,12 @@ def make_parser() -> argparse.ArgumentParser:
     start.add_argument("--resume", action="store_true", help="continue the training in OUTPUT")
     start.add_argument(
         "--weights",
-        type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="start from the weights of this checkpoint, as far as they fit by name and shape; also of an image backbone as "
-        "torchvision, timm or mmdetection store it (.pth, .pt, .safetensors)",
+        help="start from the weights of this checkpoint, or of shipped weights by their name, as far as names and shapes fit; "
+        "also of an image backbone as torchvision, timm or mmdetection store it (.pth, .pt, .safetensors). Of several, each gives "
+        "what those before it did not",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field, e.g. training.steps=1000"

@@ -28,6 +28,9 @@ class BevNetwork(nn.Module):
     dense: ClassVar[tuple[str, ...]]
     """Names of the parts whose shapes depend on no values, which a compiler can take whole."""
 
+    twins: ClassVar[dict[str, str]] = {}
+    """Parts by name, and the part each starts as a copy of, where it starts from weights that have none of its own."""
+
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
         self.config, self.channels = config, channels

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bevdistill_ros.config import CenterHeadConfig
 from bevdistill_ros.geometry import BevGrid, Boxes
 from bevdistill_ros.models.box_code import BOX_CODE, decode_boxes
+from bevdistill_ros.models.conv import conv_bn_relu
 from bevdistill_ros.models.outputs import CenterOutputs
 
 
@@ -48,13 +49,6 @@ def _last_exactly(branch: nn.Sequential, x: Tensor) -> Tensor:
         x = layer(x)
     with torch.autocast(x.device.type, enabled=False):
         return last(x.to(last.weight.dtype))
-
-
-def conv_bn_relu(channels_in: int, channels: int) -> nn.Sequential:
-    """3x3 convolution, batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
-    )
 
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bevdistill_ros.models.conv import conv_bn_relu
+
 
 class FPN(nn.Module):
     """Merges the coarser scales into the finest of those given.
@@ -17,9 +19,7 @@ class FPN(nn.Module):
     def __init__(self, channels_in: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in channels_in)
-        self.output = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
-        )
+        self.output = conv_bn_relu(channels, channels)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Features (B, C_i, H / 2^i, W / 2^i), finest first, to (B, channels, H, W)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bevdistill_ros.models.conv import conv_bn_relu
+
 
 class ConvFuser(nn.Sequential):
     """Camera features (B, camera, Y, X) and LiDAR features (B, lidar, Y, X), side by side, to (B, channels, Y, X).
@@ -13,9 +15,7 @@ class ConvFuser(nn.Sequential):
     """
 
     def __init__(self, camera: int, lidar: int, channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(camera + lidar, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
-        )
+        super().__init__(*conv_bn_relu(camera + lidar, channels))
 
     def forward(self, camera: Tensor, lidar: Tensor) -> Tensor:
         """See the class."""

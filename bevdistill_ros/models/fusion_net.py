@@ -16,10 +16,10 @@ from bevdistill_ros.models.second import Second
 
 
 class FusionNet(ModalNetwork):
-    """Detector from LiDAR points and images. Without any camera its camera features are zero, and it sees by LiDAR alone."""
+    """Detector from LiDAR points and images. Without any camera its camera features are those of empty ground: it sees by LiDAR."""
 
     inputs = ("points", "images", "K", "ego_T_cam", "mask")
-    dense = ("backbone", "neck", "second", "fuser", "bev_encoder", "head")
+    dense = ("backbone", "neck", "camera_bev", "second", "fuser", "bev_encoder", "head")
 
     def __init__(self, config: FusionModelConfig) -> None:
         super().__init__(config, config.second.channels_out)
@@ -35,7 +35,7 @@ class FusionNet(ModalNetwork):
         """Run the network on the points of each sample, see ``PillarNet``, and its images, see ``LSS``."""
         mask = all_present(images) if mask is None else mask
         camera, image = self.lift(self._image_features(images), K, ego_T_cam, mask)
-        return self._detect_both(camera, self.second(self.pillars(points)), image)
+        return self._detect_both(self.camera_bev(camera), self.second(self.pillars(points)), image)
 
     def describe_images(
         self, points: Sequence[Tensor], images: Tensor, K: Tensor, ego_T_cam: Tensor, mask: Tensor | None = None

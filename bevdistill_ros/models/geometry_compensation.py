@@ -13,11 +13,12 @@ from bevdistill_ros.models.deformable_attention import DeformableAttention
 
 
 class GeometryCompensation(nn.Module):
-    """x + DFA(x + P, x) on maps (B, channels, rows, columns), to the same shape.
+    """x + DFA(x + P, x) on maps (B, channels, rows, columns), to the same shape; x, until it has learnt something.
 
     DFA is deformable self-attention of one level: the queries are the features with their position added, the values the features,
     the references the cells' centres. P is learnt: half of its channels tell the column, half the row. There is no normalisation
-    and no feed-forward layer.
+    and no feed-forward layer. What comes after it may have been trained without it (``--weights``): attention's last layer
+    therefore starts at zero.
 
     Args:
         channels: even and a multiple of ``heads``.
@@ -32,6 +33,7 @@ class GeometryCompensation(nn.Module):
         self.row = nn.Parameter(torch.rand(rows, channels // 2))
         self.column = nn.Parameter(torch.rand(columns, channels // 2))
         self.attention = DeformableAttention(channels, heads, 1, points)
+        nn.init.zeros_(self.attention.output.weight)
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
         self.register_buffer("references", torch.stack([x, y], dim=-1).view(1, -1, 1, 2), persistent=False)
 

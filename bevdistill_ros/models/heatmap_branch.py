@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bevdistill_ros.models.center_head import conv_bn_relu, start_at
+from bevdistill_ros.models.center_head import start_at
+from bevdistill_ros.models.conv import conv_bn_relu
 
 HIDDEN = 64
 """Width of the layers after the shared one, or less where that is narrower."""

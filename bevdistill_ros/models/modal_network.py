@@ -10,6 +10,7 @@ from torch import Tensor
 from bevdistill_ros.config import FusionModelConfig, SimulatedModelConfig
 from bevdistill_ros.models.bev_encoder import BevEncoder
 from bevdistill_ros.models.bev_network import BevNetwork
+from bevdistill_ros.models.conv import conv_bn_relu
 from bevdistill_ros.models.fuser import ConvFuser
 from bevdistill_ros.models.image_backbone import ImageNeck, make_backbone
 from bevdistill_ros.models.lift import Lift
@@ -29,7 +30,8 @@ class ModalNetwork(BevNetwork):
     """A detector that joins camera features with LiDAR features, real or simulated, and tells of all in ``Outputs.modal``.
 
     Whoever derives from it makes what gives the LiDAR features, then calls ``_add_heads``. Its image branch is that of ``LSS``, by
-    the same names, so one starts from the weights of the other.
+    the same names, so one starts from the weights of the other. What was lifted are sums over points: ten thousand times as
+    large about the vehicle as far away. ``camera_bev`` makes of them features of one scale, as LiDAR's are.
 
     Args:
         lidar: channels of the LiDAR features.
@@ -42,6 +44,7 @@ class ModalNetwork(BevNetwork):
         self.backbone = make_backbone(config.backbone, (config.image.height, config.image.width))
         self.neck = ImageNeck(self.backbone.out_channels, config.lift.stride, config.lift.neck_channels)
         self.lift = Lift(config.lift, config.grid)
+        self.camera_bev = conv_bn_relu(config.lift.channels, config.lift.channels)
         self.fuser = ConvFuser(*self.modal_channels)
         self.bev_encoder = BevEncoder(config.fused_channels, config.bev)
 

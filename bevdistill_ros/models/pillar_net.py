@@ -18,16 +18,16 @@ class PillarNet(BevNetwork):
     """Detector from LiDAR points by pillars and SECOND's backbone."""
 
     inputs = ("points",)
-    dense = ("backbone", "head")
+    dense = ("second", "head")
 
     def __init__(self, config: LidarModelConfig) -> None:
         super().__init__(config, config.second.channels_out)
         self.pillars = Pillars(config.pillars, config.grid)
         scale = round(config.grid.cell / config.pillars.cell)
-        self.backbone = Second(self.pillars.channels, config.second, scale)
+        self.second = Second(self.pillars.channels, config.second, scale)
         self._add_heads()
         use_norm(self, config.norm)
 
     def forward(self, points: Sequence[Tensor]) -> Outputs:
         """Run the network on the points (n_i, POINT) of each sample, any number of them; see ``pillars.POINT``."""
-        return self.detect(self.backbone(self.pillars(points)))
+        return self.detect(self.second(self.pillars(points)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bevdistill_ros.config import SecondConfig
+from bevdistill_ros.models.conv import conv_bn_relu
 from bevdistill_ros.models.fpn import FPN
 
 
@@ -22,8 +23,8 @@ class Second(nn.Module):
         self.first_merged = config.scales().index(scale)
         stages = []
         for stride, layers, channels in zip(config.strides, config.layers, config.channels, strict=True):
-            stage = [_conv(channels_in, channels, stride)]
-            stage += [_conv(channels, channels) for _ in range(layers - 1)]
+            stage = [conv_bn_relu(channels_in, channels, stride)]
+            stage += [conv_bn_relu(channels, channels) for _ in range(layers - 1)]
             stages.append(nn.Sequential(*stage))
             channels_in = channels
         self.stages = nn.ModuleList(stages)
@@ -36,9 +37,3 @@ class Second(nn.Module):
             x = stage(x)
             features.append(x)
         return self.pyramid(tuple(features[self.first_merged :]))
-
-
-def _conv(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
-    )

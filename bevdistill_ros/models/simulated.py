@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bevdistill_ros.config import SimulatedModelConfig
 from bevdistill_ros.models.bev_pool import PoolPlan
+from bevdistill_ros.models.conv import conv_bn_relu
 from bevdistill_ros.models.geometry_compensation import GeometryCompensation
 from bevdistill_ros.models.lift import Lift, all_present
 from bevdistill_ros.models.modal_network import ModalNetwork
@@ -32,11 +33,13 @@ class SimulatedNet(ModalNetwork, Student):
     Geometry compensation acts on the image features (on each image by itself, all alike) and on the simulated LiDAR features.
     """
 
-    dense = ("backbone", "neck", "fuser", "bev_encoder", "head")
+    twins: ClassVar = {"simulated_lift": "lift"}
+    dense = ("backbone", "neck", "camera_bev", "simulated_bev", "fuser", "bev_encoder", "head")
 
     def __init__(self, config: SimulatedModelConfig) -> None:
         super().__init__(config, config.lift.channels)
         self.simulated_lift = Lift(config.lift, config.grid)
+        self.simulated_bev = conv_bn_relu(config.lift.channels, config.lift.channels)
         how, lift, grid, image = config.compensation, config.lift, config.grid, config.image
         self.image_compensation: nn.Module = nn.Identity()
         if how.image:
@@ -69,8 +72,8 @@ class SimulatedNet(ModalNetwork, Student):
         features = self._features(images)
         of_camera = self.lift.describe(features, calibration.rays)
         of_lidar = self.simulated_lift.describe(features, calibration.simulated_rays)
-        simulated = self.bev_compensation(self.simulated_lift.splat(of_lidar, calibration.plan))
-        camera = self.lift.splat(of_camera, calibration.plan)
+        simulated = self.bev_compensation(self.simulated_bev(self.simulated_lift.splat(of_lidar, calibration.plan)))
+        camera = self.camera_bev(self.lift.splat(of_camera, calibration.plan))
         return self._detect_both(camera, simulated, _side_by_side(of_camera, of_lidar))
 
     def describe_images(

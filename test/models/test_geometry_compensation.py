@@ -23,10 +23,17 @@ def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
     return total
 
 
-def test_at_initialisation_it_adds_the_mean_over_a_ring_about_each_cell() -> None:
+def test_at_initialisation_nothing_is_moved() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, CHANNELS, ROWS, COLUMNS)
+    assert torch.equal(GeometryCompensation(CHANNELS, ROWS, COLUMNS, HEADS, POINTS)(x), x)
+
+
+def test_with_a_last_layer_it_adds_the_mean_over_a_ring_about_each_cell() -> None:
     """Whatever the positions: attention is uniform and the ring the same for all queries until they have learnt."""
     torch.manual_seed(0)
     module = GeometryCompensation(CHANNELS, ROWS, COLUMNS, HEADS, POINTS)
+    torch.nn.init.xavier_uniform_(module.attention.output.weight)
     x = torch.randn(2, CHANNELS, ROWS, COLUMNS)
     with torch.no_grad():
         found = module(x).double().numpy()
@@ -60,7 +67,7 @@ def test_queries_know_where_they_are_and_all_of_it_learns() -> None:
     assert len(positions.flatten(0, 1).unique(dim=0)) == ROWS * COLUMNS
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     x = torch.randn(2, CHANNELS, ROWS, COLUMNS)
-    for _ in range(2):  # after the first step weights and offsets depend on the queries, and so on the positions
+    for _ in range(3):  # first its last layer, then weights and offsets by the queries, and so the positions
         optimizer.zero_grad()
         ((module(x) - x.roll(1, 3)) ** 2).mean().backward()
         optimizer.step()

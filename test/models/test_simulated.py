@@ -43,7 +43,8 @@ def network(camera_rig) -> SimulatedNet:
     network = SimulatedNet(small_model())
     with torch.no_grad():  # attention that has learnt something, and statistics of real activations
         for compensation in (network.image_compensation, network.bev_compensation):
-            for layer in (compensation.attention.offsets, compensation.attention.weights):
+            attention = compensation.attention
+            for layer in (attention.offsets, attention.weights, attention.output):
                 torch.nn.init.normal_(layer.weight, std=0.3)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -86,6 +87,7 @@ def test_the_two_lifts_differ_and_learn_differently(camera_rig) -> None:
         modal = network(**inputs).modal
         assert not torch.allclose(modal.camera, modal.lidar, atol=1e-2)
     network.simulated_lift.load_state_dict(network.lift.state_dict())
+    network.simulated_bev.load_state_dict(network.camera_bev.state_dict())
     outputs = network(**inputs)
     torch.testing.assert_close(outputs.modal.camera, outputs.modal.lidar)
     outputs.center.heatmap.square().mean().backward()
@@ -105,7 +107,7 @@ def test_both_compensations_act_where_they_are_told_to(camera_rig) -> None:
             assert names == set(wanted)
             network(**camera_rig(2)).center.heatmap.square().mean().backward()
             for name in wanted:
-                assert getattr(network, name).attention.value.weight.grad.abs().sum() > 0
+                assert getattr(network, name).attention.output.weight.grad.abs().sum() > 0
 
 
 def test_order_of_cameras_does_not_matter(network: SimulatedNet, camera_rig) -> None:

@@ -53,14 +53,14 @@ def test_row_and_what_it_builds_on_can_be_made(recipe, row):
         torch.manual_seed(0)
         teacher = Checkpoint(model, build_network(model).state_dict(), cameras=(), training={})
         Distillation(config.training.distill, build_network(config.model), teacher)
-    if "weights_of" in fields or "weights" in fields:
-        if "weights" in fields:
-            start = load_checkpoint(BENCHMARK.parent / fields["weights"]).state
-        else:
-            start = build_network(config_of(recipe, fields["weights_of"]).model).state_dict()
+    states = [build_network(config_of(recipe, start).model).state_dict() for start in fields.get("weights_of", [])]
+    if "weights" in fields:
+        states.append(load_checkpoint(BENCHMARK.parent / fields["weights"]).state)
+    if states:
         own = build_network(config.model).state_dict()
-        shared = [name for name in own if name in start and own[name].shape == start[name].shape]
-        assert any(name.startswith("backbone.") for name in shared) and any(name.startswith("lift.") for name in shared)
+        for start in states:  # each gives at least a backbone, of images or of points
+            shared = {name for name in own if name in start and own[name].shape == start[name].shape}
+            assert {"backbone", "second"} & {name.split(".")[0] for name in shared}
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

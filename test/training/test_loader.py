@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -77,3 +79,31 @@ def test_workers_load_points_too(tiny_nuscenes, config) -> None:
     here, there = (batches(tiny_nuscenes, config, PillarNet.inputs, False, True, workers) for workers in (0, 1))
     for a, b in zip(here, there, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a["points"], b["points"], strict=True))
+
+
+AFTER_OPENCV = """
+import sys
+import cv2
+import numpy as np
+from bevdistill_ros.paths import share_directory
+from bevdistill_ros.training.config import load_config
+from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
+from bevdistill_ros.training.loader import AugmentedSamples, make_loader
+
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 0)  # by threads
+fields = ["training.workers=1", "training.steps=2", "training.image_supervision={}"]
+config = load_config(share_directory() / "config" / "models" / "nano.yaml", fields)
+nusc = open_nuscenes(sys.argv[1], "v1.0-mini")
+samples = open_samples(nusc, choose_samples(nusc), config.model)
+loader = make_loader(AugmentedSamples(samples, config), config, 0, ("images",))
+print(len(list(loader)))
+"""
+
+
+def test_workers_start_whatever_opencv_has_done_before(tiny_nuscenes) -> None:
+    """Its threads do not survive a fork: a worker that touches them waits for ever."""
+    run = subprocess.run(
+        [sys.executable, "-c", AFTER_OPENCV, str(tiny_nuscenes)], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0 and run.stdout.split()[-1] == "2", run.stderr

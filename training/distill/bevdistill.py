@@ -30,6 +30,7 @@ from bevdistill_ros.training.distill.instances import Found, Instances, find_in_
 from bevdistill_ros.training.distill.masks import foreground_masks
 from bevdistill_ros.training.distill.method import DistilledBatch, Method
 from bevdistill_ros.training.losses import code_weights
+from bevdistill_ros.training.query_losses import box_count
 
 EPSILON = 1e-6
 """Least sum of weights that a mean is divided by: where there is nothing, the mean is 0."""
@@ -80,9 +81,14 @@ class BevDistill(Method):
 
 
 def _instances_of(batch: DistilledBatch, count: int) -> list[Instances]:
-    """The teacher's of each sample; none where there is no ground truth, since all of them would be false."""
+    """The teacher's of each sample; none where there is no ground truth on the grid, since all of them would be false."""
     instances = teacher_instances(batch.teacher, batch.teacher_network, count, batch.student_network)
-    return [own if len(truth) else own[:0] for own, truth in zip(instances, batch.boxes, strict=True)]
+    return [own if has_truth else own[:0] for own, has_truth in zip(instances, _has_truth(batch), strict=True)]
+
+
+def _has_truth(batch: DistilledBatch) -> list[bool]:
+    """Of each sample."""
+    return [box_count([truth], batch.student_network.config.grid) > 0 for truth in batch.boxes]
 
 
 def _mean_over_samples(values: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -241,8 +247,8 @@ class Contrast(nn.Module):
             return [own.codes[:, :2].detach() for own in found[0]]
         centers = batch.student.queries.codes[..., :2].detach().float()  # (layers, B, Q, 2)
         return [
-            own.flatten(0, 1) if len(truth) else own.flatten(0, 1)[:0]
-            for own, truth in zip(centers.unbind(dim=1), batch.boxes, strict=True)
+            own.flatten(0, 1) if has_truth else own.flatten(0, 1)[:0]
+            for own, has_truth in zip(centers.unbind(dim=1), _has_truth(batch), strict=True)
         ]
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bevdistill_ros.config import Norm
+from bevdistill_ros.models.conv import conv_bn_relu
 from bevdistill_ros.models.norm import use_norm
 
 
@@ -15,9 +16,7 @@ def make_adapter(channels_in: int, channels: int, norm: Norm) -> nn.Sequential:
     Args:
         norm: of the student. Where its statistics are frozen, the adapter, which has none yet, takes those of the batch.
     """
-    adapter = nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)
-    )
+    adapter = conv_bn_relu(channels_in, channels)
     if norm is Norm.GROUP:
         use_norm(adapter, norm)
     return adapter

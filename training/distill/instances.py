@@ -13,7 +13,7 @@ from torch import Tensor
 from bevdistill_ros.config import CenterHeadConfig
 from bevdistill_ros.geometry import BevGrid, Boxes, rotated_iou_bev
 from bevdistill_ros.models.bev_network import BevNetwork
-from bevdistill_ros.models.box_code import decode_boxes
+from bevdistill_ros.models.box_code import decode_boxes, decoded_codes
 from bevdistill_ros.models.center_head import group_of_class, peaks_of, suppress
 from bevdistill_ros.models.outputs import CenterOutputs, Outputs, QueryOutputs
 from bevdistill_ros.training.assigner import assign_each, l1_cost
@@ -24,7 +24,7 @@ class Instances:
     """K objects that a teacher finds in one sample, best first.
 
     Attributes:
-        codes: (K, BOX_CODE), x and y in metres in the base frame.
+        codes: (K, BOX_CODE) of its boxes, x and y in metres in the base frame, see ``decoded_codes``.
         probabilities: (K, classes).
         labels: (K,) the class of each.
         places: (K, 2) where a centre head is to be read for it, x and y in metres: the centre of the cell where the teacher's has
@@ -87,7 +87,7 @@ def teacher_instances(outputs: Outputs, network: BevNetwork, count: int, like: B
 @torch.no_grad()
 def query_instances(outputs: QueryOutputs, count: int) -> list[Instances]:
     """See ``teacher_instances``."""
-    probabilities, codes = outputs.logits[-1].float().sigmoid(), outputs.codes[-1].float()
+    probabilities, codes = outputs.logits[-1].float().sigmoid(), decoded_codes(outputs.codes[-1].float())
     scores, labels = probabilities.max(dim=-1)
     top = scores.topk(min(count, scores.shape[1])).indices
     return [
@@ -115,7 +115,7 @@ def candidates(
     for s, (label, row, column) in enumerate(best_peaks(probabilities, classes, config, count)):
         codes = outputs.codes[s, groups[label], :, row, column].float()
         places = grid.to_meters(torch.stack([column, row], dim=-1) + 0.5)
-        codes = absolute_codes(codes, row, column, grid)
+        codes = decoded_codes(absolute_codes(codes, row, column, grid))
         found.append(Instances(codes, probabilities[s, :, row, column].T, label, places))
     return found
 

@@ -46,9 +46,9 @@ def _heads(names: tuple[str, ...]) -> dict[str, Any]:
     return {name: HEADS[name] for name in names or ("head",)}
 
 
-def _network(config: dict[str, Any]) -> BevNetwork:
+def _network(config: dict[str, Any], seed: int) -> BevNetwork:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         return build_network(from_dict(ModelConfig, config, "model"))
 
 
@@ -57,7 +57,7 @@ def make_student() -> Callable[..., BevNetwork]:
     """``make_student("head", cell=2.0, **fields)``, "queries" or both: in training, the same weights every time."""
 
     def make(*heads: str, cell: float = 2.0, **fields: Any) -> BevNetwork:
-        return _network({**BASE, **STUDENT, **_grid(cell), **_heads(heads), **fields})
+        return _network({**BASE, **STUDENT, **_grid(cell), **_heads(heads), **fields}, seed=1)
 
     return make
 
@@ -67,7 +67,7 @@ def make_teacher() -> Callable[..., BevNetwork]:
     """``make_teacher("head", cell=2.0, **fields)``: in use, the same weights every time; its BEV features are wider."""
 
     def make(*heads: str, cell: float = 2.0, **fields: Any) -> BevNetwork:
-        network = _network({**BASE, **TEACHER, **_grid(cell), **_heads(heads), **fields})
+        network = _network({**BASE, **TEACHER, **_grid(cell), **_heads(heads), **fields}, seed=2)
         return network.eval().requires_grad_(False)
 
     return make

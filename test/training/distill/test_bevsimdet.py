@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from bevdistill_ros.models.bev_network import BevNetwork
 from bevdistill_ros.training.distill.bevsimdet import BevSimDet, box_loss, class_loss, object_loss
 from bevdistill_ros.training.distill.config import BevDistillConfig, BevSimDetConfig, DistillConfig, Merge
 from bevdistill_ros.training.distill.distillation import Distillation
+from bevdistill_ros.training.distill.masks import foreground_masks
 
 IMAGES = {
     "image": {"height": 32, "width": 64},
@@ -181,6 +181,36 @@ def test_each_loss_has_its_own_weight_and_name(student, teacher, make_batch) -> 
         BevSimDetConfig(**off)
 
 
+def test_each_loss_compares_what_it_is_named_for(make_student, teacher, make_batch, truth) -> None:
+    """With settings of its own: each is its weight times its formula, of the student's features first and the teacher's second."""
+    student = make_student(**SIMULATED, lift={**IMAGES["lift"], "channels": 12})
+    settings = {"imd": 2.0, "cmd": 3.0, "mmd_fused": 5.0, "mmd_classes": 7.0, "mmd_boxes": 11.0}
+    drawing = {"overlap": 0.5, "min_radius": 1, "merge": Merge.SUM}
+    weights = (1.0, 0.5, 0.25, 2.0, 0.0)
+    config = BevSimDetConfig(**settings, **drawing, code_weights=weights)
+    distillation = distil(teacher, student, bevsimdet=config)
+    (method,) = distillation.methods
+    batch = make_batch(2)
+    with torch.no_grad():
+        own, wanted = run(student, batch), run(teacher, batch)
+        found = distillation.losses(own, batch)
+        mask = foreground_masks(batch["boxes"], GRID, 0.5, 1, Merge.SUM, torch.device("cpu"))
+        groups = [0] * 5 + [1] * 5
+        each = torch.tensor([1.0, 1.0, 0.5, 0.25, 0.25, 0.25, 2.0, 2.0, 0.0, 0.0])
+        expected = {
+            "imd": 2 * (method.camera_adapter(own.modal.camera) - wanted.modal.camera).square().mean(),
+            "cmd": 3 * (mask * (method.lidar_adapter(own.modal.lidar) - wanted.modal.lidar)).square().mean(),
+            "mmd_fused": 5 * (method.fused_adapter(own.modal.fused) - wanted.modal.fused).square().mean(),
+            "mmd_classes": 7 * class_loss(own.center.heatmap, wanted.center.heatmap),
+            "mmd_boxes": 11 * box_loss(own.center.codes, wanted.center.codes, batch["boxes"], GRID, groups, each),
+        }
+        assert own.modal.camera.shape == own.modal.lidar.shape != wanted.modal.camera.shape
+    for name, value in expected.items():
+        torch.testing.assert_close(found[f"bevsimdet_{name}"], value, msg=name)
+    swapped = 7 * class_loss(wanted.center.heatmap, own.center.heatmap)
+    assert abs(swapped - expected["mmd_classes"]) > 0.01 * expected["mmd_classes"]
+
+
 def test_adapters_are_there_only_where_they_must_be(student, teacher, make_teacher) -> None:
     method = BevSimDet(BevSimDetConfig(), student, teacher)
     assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"lidar_adapter", "fused_adapter"}
@@ -235,9 +265,11 @@ def test_classes_that_meet_are_merged_or_added(student, teacher, make_batch, tru
     torch.testing.assert_close(found[Merge.SUM, "both"], 4 * found[Merge.SUM, "one"])  # twice, squared
 
 
-def test_steps_change_the_student_and_never_the_teacher(student, teacher, make_batch) -> None:
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_steps_change_the_student_and_never_the_teacher(student, make_teacher, make_batch, norm) -> None:
     """Its fuser, its normalisation and its buffers included, whatever mode the trainer sets; and the loss falls."""
-    teacher = copy.deepcopy(teacher)
+    teacher = make_teacher(**IMAGES, fused_channels=20, norm=norm)
+    assert any("running_mean" in name for name in teacher.state_dict()) == (norm == "batch")
     distillation = distil(teacher, student)
     network = distillation.teacher.network
     before = {name: value.clone() for name, value in network.state_dict(keep_vars=True).items()}

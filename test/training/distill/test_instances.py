@@ -11,7 +11,7 @@ import torch
 
 from bevdistill_ros.config import CLASS_NAMES
 from bevdistill_ros.geometry import Boxes
-from bevdistill_ros.models.box_code import BOX_CODE, decode_boxes
+from bevdistill_ros.models.box_code import BOX_CODE, decode_boxes, decoded_codes, encode_boxes
 from bevdistill_ros.models.outputs import Outputs, QueryOutputs
 from bevdistill_ros.training.distill.instances import (
     BOX_COST,
@@ -44,7 +44,7 @@ def test_the_best_queries_of_the_last_layer() -> None:
         scores = outputs.logits[-1, s].sigmoid().amax(dim=1)
         best = sorted(range(8), key=lambda q: -scores[q])[:3]
         torch.testing.assert_close(own.scores, scores[best])
-        torch.testing.assert_close(own.codes, outputs.codes[-1, s, best])
+        torch.testing.assert_close(own.codes, decoded_codes(outputs.codes[-1, s, best]))
         torch.testing.assert_close(own.probabilities, outputs.logits[-1, s, best].sigmoid())
         assert own.labels.tolist() == outputs.logits[-1, s, best].argmax(dim=1).tolist()
     assert [len(own) for own in query_instances(outputs, 50)] == [8, 8]
@@ -64,6 +64,17 @@ def test_a_centre_heads_are_its_decoded_boxes(make_teacher, make_batch) -> None:
         # The probabilities of all classes are those of the cell that it is read from.
         column, row = config.grid.to_cells(own.places).floor().long().T
         torch.testing.assert_close(own.probabilities, outputs.center.heatmap[s, :, row, column].sigmoid().T)
+
+
+def test_a_teachers_codes_are_those_of_its_boxes(make_teacher, make_batch) -> None:
+    """Headings of unit length, however unsure, and sizes as they are decoded."""
+    for kind in ("head", "queries"):
+        teacher = make_teacher(kind)
+        outputs = run(teacher, make_batch(1))
+        raw = outputs.queries.codes[-1] if kind == "queries" else outputs.center.codes.flatten(3).transpose(2, 3)
+        assert (raw[..., 6:8].norm(dim=-1) - 1).abs().max() > 0.1  # of an untrained head
+        (own,) = teacher_instances(outputs, teacher, 5, teacher)
+        np.testing.assert_allclose(encode_boxes(own.boxes(CLASS_NAMES)), own.codes, atol=1e-5)
 
 
 def test_of_two_peaks_in_one_place_there_is_one(make_teacher, make_batch) -> None:
@@ -87,7 +98,7 @@ def test_a_head_reads_itself_as_it_is(make_teacher, make_batch) -> None:
     instances = teacher_instances(outputs, teacher, 5, teacher)
     (found,) = find_in_student(outputs, teacher, instances)
     for own, instance in zip(found, instances, strict=True):
-        torch.testing.assert_close(own.codes, instance.codes)
+        torch.testing.assert_close(decoded_codes(own.codes), instance.codes)
         torch.testing.assert_close(own.logits.sigmoid(), instance.probabilities)
 
 
