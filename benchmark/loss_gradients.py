@@ -1,12 +1,12 @@
 """How hard each loss of a training pulls at the student's image backbone, which all of them reach, and whereto.
 
-    python benchmark/loss_gradients.py --config CONFIG --weights FILE --data DATA --scenes NAME ... \\
-        --set training.distill.teacher=TEACHER --set training.distill.bevsimdet={} --json FILE
+    python benchmark/loss_gradients.py RUN --data DATA --scenes NAME ... --json FILE
 
-CONFIG is a model's or the config.yaml of a training. Of each loss, as it is weighted: its value, the norm of its gradient as a
-share of that of detection (heatmap and boxes of the ground truth, or the queries'), and the cosine between the two. A loss whose
-share is small does nothing; one that pulls harder than detection at a right angle to it takes the student somewhere else. Weights
-are linear: a share of 0.02 that should be 0.5 needs 25 times the weight.
+RUN is the folder of a training, finished or not: its configuration, and its state with the adapters as they have learnt (those of
+a training that has only begun pull anywhere). Of each loss, as it is weighted: its value, the norm of its gradient as a share of
+that of detection (heatmap and boxes of the ground truth, or the queries'), and the cosine between the two. A loss whose share is
+small does nothing; one that pulls harder than detection at a right angle to it takes the student elsewhere. Weights are linear:
+a share of 0.02 that should be 0.5 needs 25 times the weight (`--set` tries it).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from bevdistill_ros.training.config import find_config, load_config
+from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
 from bevdistill_ros.training.distill.teacher import load_teacher
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
 from bevdistill_ros.training.module import DetectionModule
-from bevdistill_ros.training.start_weights import start_from
+from bevdistill_ros.training.train_command import CONFIG_FILE, STATE_FILE
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result
@@ -58,9 +58,10 @@ def gradient_of(loss: Tensor, module: DetectionModule) -> Tensor:
 def main() -> None:
     """Print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="as of `bevdistill train`")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--weights", nargs="+", type=Path, default=[], metavar="FILE", help="of the student")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="folder of a training, the --output of `bevdistill train`"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field")
     parser.add_argument("--data", required=True)
     parser.add_argument("--version", help="folder of its tables (default: the only one)")
     parser.add_argument("--scenes", nargs="+", help="scenes by name (default: all)")
@@ -70,13 +71,13 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     fields = [*options.set, f"training.steps={options.batches}", "training.image_supervision.alone_steps=0"]
-    config = load_config(find_config(options.config), fields)
+    config = load_config(options.run / CONFIG_FILE, fields)
     distill = config.training.distill
     torch.manual_seed(0)
     teacher = None if distill is None else load_teacher(distill.teacher, config.model)
     module = DetectionModule(config, teacher=teacher).to(device).train()
-    if options.weights:
-        print(start_from(module.network, options.weights), flush=True)
+    state = torch.load(options.run / STATE_FILE, map_location=device, weights_only=True)
+    module.load_state_dict(state["state_dict"])
     nusc = open_nuscenes(options.data, options.version)
     points = None if teacher is None else teacher.config.points
     samples = open_samples(nusc, choose_samples(nusc, None, options.scenes), config.model, points=points)

@@ -21,6 +21,9 @@ from bevdistill_ros.training.data.nuscenes import Sample, move_points, turn_rig
 GRID_KEPT = 0.5
 """Share of a period of the grid that no square covers, in either direction."""
 
+LUMA = (0.114, 0.587, 0.299)
+"""Weights of blue, green and red in a pixel's grey value."""
+
 COVER = tuple(round(value) for value in PIXEL_MEAN)
 """BGR of what is covered: the mean pixel, which the networks see as 0."""
 
@@ -31,6 +34,8 @@ class PixelChange(NamedTuple):
     Attributes:
         matrices: (N, 3, 3), a pixel of each image moves to A @ pixel; where none comes from it is black.
         grey: bool, the whole set loses its colours (luma).
+        colours: (N, 3, 3), a BGR pixel of a set that is not ``grey`` becomes C @ pixel, see ``colour_matrices``; (0, 3, 3) where
+            the configuration leaves colours alone, which shows without waiting for a GPU's numbers.
         contrast, brightness: (N,), pixels times contrast about mid grey, plus brightness grey levels, saturating.
         visible: (N,) bool, the images of the other cameras become black.
         flip: bool, left becomes right.
@@ -39,6 +44,7 @@ class PixelChange(NamedTuple):
 
     matrices: np.ndarray
     grey: np.ndarray
+    colours: np.ndarray
     contrast: np.ndarray
     brightness: np.ndarray
     visible: np.ndarray
@@ -91,7 +97,13 @@ def draw_augmentation(
     if config.grid_mask and rng.random() < config.grid_mask:
         period = rng.integers(2, max(size[1], 3))  # below the images' height, whatever their shape
         grid = np.array([period, *rng.integers(period, size=2)])
-    pixels = PixelChange(matrices, np.array(grey), contrast, brightness, mask, np.array(flip), grid)
+    colours = np.zeros((0, 3, 3))
+    if config.recolours:
+        saturation = rng.uniform(*config.saturation) * rng.uniform(*config.camera_saturation, size=cameras)
+        hue = rng.uniform(*config.hue_deg) + rng.uniform(*config.camera_hue_deg, size=cameras)
+        colours = colour_matrices(saturation, np.deg2rad(hue))
+    # Whatever else comes to be drawn is drawn here, after all of it: a seed's older draws then stay as they are.
+    pixels = PixelChange(matrices, np.array(grey), colours, contrast, brightness, mask, np.array(flip), grid)
     return Augmentation(pixels, mask, scale, yaw)
 
 
@@ -139,7 +151,9 @@ def change_pixels(images: np.ndarray, change: PixelChange) -> np.ndarray:
             image = cv2.warpAffine(image, change.matrices[i][:2], size, flags=cv2.INTER_LINEAR)
         if change.grey:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        if change.contrast[i] != 1.0 or change.brightness[i] != 0.0:
+        if len(change.colours) and not change.grey:
+            image = cv2.transform(image, _light_and_colours(change, i))
+        elif change.contrast[i] != 1.0 or change.brightness[i] != 0.0:
             image = cv2.LUT(image, light_table(change.contrast[i], change.brightness[i]))
         changed[i] = image[:, ::-1] if change.flip else image
         if squares is not None:
@@ -159,6 +173,24 @@ def grid_squares(size: tuple[int, int], grid: np.ndarray) -> np.ndarray:
     kept = np.floor(period * GRID_KEPT + 0.5)  # of every period, in either direction
     x, y = ((np.arange(length) - start) % period >= kept for length, start in zip(size, shift, strict=True))
     return y[:, None] & x
+
+
+def colour_matrices(saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    """(N, 3, 3): what BGR pixels are multiplied by so that their distance from their grey value becomes ``saturation`` (N,) times
+    as large, and their colour then turns by ``hue`` (N,) radians about the grey axis: 2/3 pi make red green, and green blue.
+
+    Greys keep their value.
+    """
+    scale, cos, sin = (value[:, None, None] for value in (saturation, np.cos(hue), np.sin(hue)))
+    saturate = scale * np.eye(3) + (1 - scale) * np.array(LUMA)
+    across = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]]) / np.sqrt(3)  # red to green, in BGR
+    return (cos * np.eye(3) + (1 - cos) / 3 + sin * across) @ saturate
+
+
+def _light_and_colours(change: PixelChange, i: int) -> np.ndarray:
+    """(3, 4) matrix of what happens to the colours, contrast and brightness of image ``i``, in one pass over its pixels."""
+    contrast, brightness = change.contrast[i], change.brightness[i]
+    return np.column_stack([contrast * change.colours[i], np.full(3, 127.5 * (1 - contrast) + brightness)])
 
 
 def light_table(contrast: float, brightness: float) -> np.ndarray:

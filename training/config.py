@@ -52,7 +52,9 @@ class AugmentationConfig:
         image_scale, image_rotation_deg: zoom about the image centre and rotation of each camera's image, drawn apart.
         image_shift: shift of each image as a fraction of its size.
         brightness, contrast: per set; brightness in grey levels, contrast a factor.
-        camera_brightness, camera_contrast: the same for each camera apart, on top of the set's.
+        saturation, hue_deg: per set; saturation a factor on every pixel's distance from its grey value, hue a turn of its colour
+            about the grey axis in degrees, 120 of which make red green. Greys stay as they are.
+        camera_brightness, camera_contrast, camera_saturation, camera_hue_deg: the same for each camera apart, on top of the set's.
         grayscale: probability of turning a whole set grey.
         camera_drop: probability of taking cameras away from a sample: from 1 to ``camera_drop_most`` of them, each number as likely
             as the others, but never the last one.
@@ -73,6 +75,10 @@ class AugmentationConfig:
     camera_drop: float = 0.0
     camera_drop_most: int = 3
     grid_mask: float = 0.0
+    saturation: tuple[float, float] = (1.0, 1.0)
+    camera_saturation: tuple[float, float] = (1.0, 1.0)
+    hue_deg: tuple[float, float] = (0.0, 0.0)
+    camera_hue_deg: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         probability(self, "flip", "grayscale", "camera_drop", "grid_mask")
@@ -86,8 +92,16 @@ class AugmentationConfig:
         interval("image_shift", self.image_shift, -1, 1)
         for name in ("brightness", "camera_brightness"):
             interval(name, getattr(self, name), -255, 255)
-        for name in ("contrast", "camera_contrast"):
+        for name in ("contrast", "camera_contrast", "saturation", "camera_saturation"):
             interval(name, getattr(self, name), 0)
+        for name in ("hue_deg", "camera_hue_deg"):
+            interval(name, getattr(self, name), -180, 180)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours are changed at all, but for ``grayscale``."""
+        saturations, hues = (self.saturation, self.camera_saturation), (self.hue_deg, self.camera_hue_deg)
+        return any(limits != (1.0, 1.0) for limits in saturations) or any(limits != (0.0, 0.0) for limits in hues)
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,8 @@ class TrainingConfig:
         class_balance: samples with rare classes are drawn more often (CBGS), see ``training/class_balance.py``.
         backbone_rate: the image backbone's learning rate is so many times the others'.
         schedule: of the learning rate over ``steps``; the first ``warmup_steps`` rise linearly, whatever it is.
+        warmup_from: share of the rate that the rise begins at.
+        cosine_to: share of ``learning_rate`` that the schedule of that name ends at.
         gradient_clip: largest norm of the gradient; 0: no limit.
         ema_decay: the exported weights are an exponential moving average over the steps with this decay; 0: the last ones.
         compile: the network's convolutional parts are compiled by torch.compile.
@@ -195,6 +211,8 @@ class TrainingConfig:
     schedule: Schedule = Schedule.COSINE
     weight_decay: float = 0.01
     warmup_steps: int = 100
+    warmup_from: float = 0.0
+    cosine_to: float = 0.0
     gradient_clip: float = 35.0
     ema_decay: float = 0.0
     workers: int = 0
@@ -221,6 +239,9 @@ class TrainingConfig:
             self, "workers", "warmup_steps", "gradient_clip", "weight_decay", "pictures_every", "validate_every"
         )
         positive(self, "learning_rate")
+        for name in ("warmup_from", "cosine_to"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be from 0 to 1, a share of the learning rate")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed {brief(self.seed)} must be from 0 to 2^32 - 1")
         if not self.backbone_rate > 0:

@@ -7,11 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bevdistill_ros.errors import UserError
-from bevdistill_ros.training.augmentation import COVER, GRID_KEPT, PixelChange
+from bevdistill_ros.training.augmentation import COVER, GRID_KEPT, LUMA, PixelChange
 from bevdistill_ros.training.data.image_cache import ImageCache
-
-LUMA = (0.114, 0.587, 0.299)
-"""Weights of blue, green and red."""
 
 RESERVE = 2 << 30
 """Bytes of GPU memory that must stay free for the training itself."""
@@ -44,7 +41,7 @@ class DeviceImages:
 @torch.no_grad()
 def change_pixels(images: Tensor, change: PixelChange) -> Tensor:
     """What ``augmentation.change_pixels`` does to one sample, for a batch on any device; equal to it within the rounding of
-    OpenCV's interpolation.
+    OpenCV's interpolation and of its products of colours.
 
     Args:
         images: (B, N, H, W, 3) uint8 BGR.
@@ -58,7 +55,11 @@ def change_pixels(images: Tensor, change: PixelChange) -> Tensor:
     pixels = F.grid_sample(pixels, sources * 2 / last - 1, "bilinear", "zeros", align_corners=True).round_()
     luma = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
     grey = change.grey[:, None].expand(batch, cameras).reshape(-1, 1, 1, 1)
-    pixels = torch.where(grey, (pixels * luma).sum(1, keepdim=True).round_(), pixels)
+    greyed = (pixels * luma).sum(1, keepdim=True).round_()
+    if change.colours.shape[1]:
+        colours = change.colours.to(torch.float32).flatten(0, 1)[..., None, None]  # (B * N, 3, 3, 1, 1)
+        pixels = sum(colours[:, :, i] * pixels[:, i, None] for i in range(3))  # no matmul, which TF32 would round
+    pixels = torch.where(grey, greyed, pixels)
     contrast, brightness = (value.to(torch.float32).view(-1, 1, 1, 1) for value in (change.contrast, change.brightness))
     pixels = ((pixels - 127.5) * contrast + 127.5 + brightness).clamp_(0, 255).round_()
     covered = _grid_squares(change.grid, height, width)[:, None].expand(-1, cameras, -1, -1).flatten(0, 1)[:, None]

@@ -19,16 +19,17 @@ END = 4e-6
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     """Factor on ``config.learning_rate`` at ``step``, counted from 0; steps after the last are as the last.
 
-    - cosine: half a cosine from 1 to 0;
+    - cosine: half a cosine from 1 to ``cosine_to``;
     - one_cycle (Smith & Topin 2017): half a cosine up from START to 1 over the first RISE of the steps, then one down to END;
     - constant: 1.
 
-    Each is multiplied by a linear rise to 1 over the first ``warmup_steps``.
+    Each is multiplied by a linear rise from ``warmup_from`` to 1 over the first ``warmup_steps``.
     """
-    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    risen = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    warm = config.warmup_from + (1.0 - config.warmup_from) * risen
     done = min(step / config.steps, 1.0)
     if config.schedule is Schedule.COSINE:
-        return warm * _half_cosine(1.0, 0.0, done)
+        return warm * _half_cosine(1.0, config.cosine_to, done)
     if config.schedule is Schedule.ONE_CYCLE:
         if done < RISE:
             return warm * _half_cosine(START, 1.0, done / RISE)

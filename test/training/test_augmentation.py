@@ -13,6 +13,7 @@ from bevdistill_ros.training.augmentation import (
     PixelChange,
     augment,
     change_pixels,
+    colour_matrices,
     draw_augmentation,
     drop_cameras,
     grid_squares,
@@ -198,8 +199,8 @@ def test_same_seed_same_sample() -> None:
 
 def no_change(**changes) -> PixelChange:
     still = PixelChange(
-        np.tile(np.eye(3), (2, 1, 1)), np.array(False), np.ones(2), np.zeros(2), np.ones(2, bool), np.array(False),
-        np.zeros(3, int),
+        np.tile(np.eye(3), (2, 1, 1)), np.array(False), np.zeros((0, 3, 3)), np.ones(2), np.zeros(2), np.ones(2, bool),
+        np.array(False), np.zeros(3, int),
     )  # fmt: skip
     return still._replace(**{name: np.asarray(value) for name, value in changes.items()})
 
@@ -255,8 +256,8 @@ def test_grid_mask_is_the_same_on_all_images_that_are_there() -> None:
     covered = change_pixels(
         images,
         PixelChange(
-            np.tile(np.eye(3), (3, 1, 1)), np.array(False), np.ones(3), np.zeros(3), np.array([True, False, True]),
-            np.array(True), np.array([6, 1, 2]),
+            np.tile(np.eye(3), (3, 1, 1)), np.array(False), np.zeros((0, 3, 3)), np.ones(3), np.zeros(3),
+            np.array([True, False, True]), np.array(True), np.array([6, 1, 2]),
         ),
     )  # fmt: skip
     squares = grid_squares((30, 20), np.array([6, 1, 2]))
@@ -292,6 +293,90 @@ def test_cameras_get_their_own_light_on_top_of_the_sets() -> None:
     assert light_table(1.0, 300.0).tolist() == [255] * 256 and light_table(0.0, 0.0)[[0, 255]].tolist() == [128, 128]
 
 
+PRIMARIES = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+"""BGR."""
+
+
+def recoloured(images: np.ndarray, saturation: float = 1.0, hue_deg: float = 0.0, **changes) -> np.ndarray:
+    colours = colour_matrices(np.full(2, saturation), np.full(2, np.deg2rad(hue_deg)))
+    return change_pixels(images, no_change(colours=colours, **changes))
+
+
+def test_hue_turns_red_to_green_to_blue() -> None:
+    red, green, blue = (np.full((2, 4, 5, 3), PRIMARIES[name], np.uint8) for name in ("red", "green", "blue"))
+    for before, after in ((red, green), (green, blue), (blue, red)):
+        assert np.array_equal(recoloured(before, hue_deg=120), after)
+        assert np.array_equal(recoloured(after, hue_deg=-120), before)
+    # On the way from red to green there is yellow; half of the brightness keeps the colours within what pixels can hold.
+    yellow = recoloured(red // 2, hue_deg=60)[0, 0, 0]
+    assert yellow[1] == yellow[2] == 85 and yellow[0] == 0  # 127 * (2/3, 2/3, -1/3)
+
+
+def test_saturation_is_the_distance_from_grey() -> None:
+    images = np.full((2, 4, 5, 3), (80, 120, 160), np.uint8)
+    grey = 0.114 * 80 + 0.587 * 120 + 0.299 * 160
+    for factor in (0.0, 0.5, 1.0, 1.5, 3.0):
+        expected = np.clip(grey + factor * (np.array([80, 120, 160]) - grey), 0, 255)
+        assert np.abs(recoloured(images, factor) - expected).max() <= 1.0
+    assert np.ptp(recoloured(images, 0.0), axis=-1).max() == 0
+
+
+def test_colours_leave_greys_alone_and_nothing_is_no_change_at_all() -> None:
+    greys = np.repeat(np.random.default_rng(0).integers(0, 256, (2, 20, 30, 1), dtype=np.uint8), 3, axis=-1)
+    assert np.abs(recoloured(greys, 2.5, 77.0).astype(int) - greys).max() <= 1
+    colours = np.random.default_rng(1).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    assert np.array_equal(colour_matrices(np.ones(2), np.zeros(2)), np.tile(np.eye(3), (2, 1, 1)))
+    assert np.array_equal(recoloured(colours), colours)
+    lost = change_pixels(colours, no_change(grey=True, contrast=[1.5, 0.5]))
+    assert np.array_equal(recoloured(colours, 2.0, 90.0, grey=True, contrast=[1.5, 0.5]), lost)
+
+
+def test_colours_and_light_are_one_pass_over_the_pixels() -> None:
+    """Saturating once at its end: a colour beyond what pixels can hold comes back where the contrast is small."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    matrix = colour_matrices(np.array([1.5]), np.array([0.6]))[0]
+    light = {"contrast": [0.5, 1.3], "brightness": [20.0, -30.0]}
+    found = recoloured(images, 1.5, np.rad2deg(0.6), **light)
+    for i in (0, 1):
+        expected = (images[i] @ matrix.T - 127.5) * light["contrast"][i] + 127.5 + light["brightness"][i]
+        assert np.abs(found[i] - np.clip(expected, 0, 255)).max() <= 1.0
+
+
+def test_sets_and_cameras_get_their_colours() -> None:
+    def drawn(**limits) -> np.ndarray:
+        config = AugmentationConfig(**limits)
+        return draw_augmentation(config, np.ones(6, bool), (8, 8), np.random.default_rng(0)).pixels.colours
+
+    def turned(saturation: float, hue_deg: float) -> np.ndarray:
+        return colour_matrices(np.full(6, saturation), np.full(6, np.deg2rad(hue_deg)))
+
+    assert drawn(grayscale=1.0, contrast=(0.5, 1.5)).shape == (0, 3, 3)
+    np.testing.assert_allclose(
+        drawn(saturation=(2, 2), camera_saturation=(0.5, 0.5), hue_deg=(9, 9)), turned(1, 9), atol=1e-12
+    )
+    np.testing.assert_allclose(drawn(hue_deg=(50, 50), camera_hue_deg=(-30, -30)), turned(1, 20), atol=1e-12)
+    for name, limits in (("saturation", (0.5, 1.5)), ("hue_deg", (-36, 36))):
+        assert len(np.unique(drawn(**{name: limits}), axis=0)) == 1
+        assert len(np.unique(drawn(**{f"camera_{name}": limits}), axis=0)) == 6
+
+
+def test_a_seed_gives_what_it_always_gave() -> None:
+    """Draws as they were before there were colours to draw, and no number more: numpy's streams do not change lightly."""
+    config = AugmentationConfig(
+        ((-30.0, -10.0), (10.0, 50.0)), (0.9, 1.1), 0.5, (0.9, 1.1), (-5, 5), (-0.05, 0.05), (-9, 9), (0.9, 1.1), (-5, 5),
+        (0.8, 1.2), 0.5, 0.9, 3, 0.7,
+    )  # fmt: skip
+    rng = np.random.default_rng(7)
+    drawn = draw_augmentation(config, np.ones(6, bool), (64, 48), rng)
+    pixels = drawn.pixels
+    assert drawn.mask.tolist() == [True, True, False, False, False, True]
+    assert pixels.flip and not pixels.grey and pixels.grid.tolist() == [35, 17, 21] and len(pixels.colours) == 0
+    matrix = [[0.907133, -0.002357, 2.764425], [0.002357, 0.907133, 4.110526], [0.0, 0.0, 1.0]]
+    np.testing.assert_allclose(pixels.matrices[5], matrix, atol=1e-6)
+    found = [drawn.yaw, drawn.scale, pixels.contrast[5], pixels.brightness[5], rng.random()]
+    np.testing.assert_allclose(found, [-0.456437758, 0.949502984, 0.930482391, -3.830926311, 0.361264059], atol=1e-8)
+
+
 def test_a_draw_of_old_settings_is_not_moved_by_new_ones() -> None:
     """New kinds of draws come after the old ones, so that what was trained with a seed can be trained again."""
     old = AugmentationConfig(rig_yaw_deg=((-9.0, 9.0),), image_scale=(0.9, 1.1), flip=0.5, contrast=(0.8, 1.2))
@@ -300,3 +385,8 @@ def test_a_draw_of_old_settings_is_not_moved_by_new_ones() -> None:
         a, b = (draw_augmentation(c, np.ones(6, bool), (8, 8), np.random.default_rng(seed)) for c in (old, new))
         assert np.array_equal(a.pixels.matrices, b.pixels.matrices) and a.yaw == b.yaw
         assert a.pixels.flip == b.pixels.flip and np.array_equal(a.pixels.contrast, b.pixels.contrast)
+        newest = replace(new, saturation=(0.5, 1.5), camera_hue_deg=(-36, 36))
+        c = draw_augmentation(newest, np.ones(6, bool), (8, 8), np.random.default_rng(seed)).pixels
+        assert len(c.colours) == 6
+        for name in (name for name in PixelChange._fields if name != "colours"):
+            assert np.array_equal(getattr(b.pixels, name), getattr(c, name))

@@ -16,7 +16,7 @@ from bevdistill_ros.config import (
 from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.plain_data import from_dict, to_dict
-from bevdistill_ros.training.config import Config, Schedule, load_config
+from bevdistill_ros.training.config import AugmentationConfig, Config, Schedule, load_config
 
 FOLDER = share_directory() / "config" / "models"
 MODELS = sorted(FOLDER.glob("*.yaml"))
@@ -28,6 +28,26 @@ def test_shipped_configurations_read_and_round_trip(path) -> None:
     config = load_config(path)
     assert config.model.name == path.stem
     assert from_dict(Config, yaml.safe_load(yaml.safe_dump(to_dict(config))), "again") == config
+
+
+def test_the_papers_student_and_teacher_have_its_numbers() -> None:
+    """BEVDistill's student (BEVFormer with ResNet-50) and teacher: losses, costs, optimiser, light and colours."""
+    student, teacher = (load_config(FOLDER / f"{name}.yaml") for name in ("bevformer_r50", "teacher_query_r50"))
+    for config, weight in ((student, 0.25), (teacher, 0.5)):
+        queries = config.training.queries
+        assert (queries.class_weight, queries.class_cost) == (2.0, 2.0)
+        assert (queries.box_weight, queries.box_cost) == (weight, weight)
+        assert queries.weights == (1.0, 1.0, 1.0, 1.0, 0.2)
+        assert (config.model.queries.z_min, config.model.queries.z_max) == (-3.0, 5.0)
+    training = student.training
+    assert (training.batch_size, training.learning_rate, training.backbone_rate) == (8, 2e-4, 0.1)
+    assert (training.weight_decay, training.gradient_clip) == (0.01, 35.0)
+    assert (training.schedule, training.cosine_to, training.warmup_steps) == (Schedule.COSINE, 1e-3, 500)
+    assert training.warmup_from == pytest.approx(1 / 3, abs=1e-4)
+    assert training.augmentation == AugmentationConfig(
+        camera_brightness=(-32, 32), camera_contrast=(0.5, 1.5), camera_saturation=(0.5, 1.5), camera_hue_deg=(-18, 18),
+        grid_mask=0.7,
+    )  # fmt: skip
 
 
 def test_what_a_model_sees_is_told_by_its_fields() -> None:
@@ -81,6 +101,8 @@ def test_overrides(tmp_path) -> None:
         ("training.augmentation.camera_drop_most=0", "camera_drop_most must be at least 1"),
         ("training.precision=half", "precision 'half' is not one of"),
         ("training.schedule=step", "training.schedule: 'step' is not one of cosine, one_cycle, constant"),
+        ("training.warmup_from=-0.1", "training: warmup_from -0.1 must be from 0 to 1"),
+        ("training.cosine_to=1.5", "training: cosine_to 1.5 must be from 0 to 1"),
         ("training.schedule=[1]", r"training.schedule: \[1\] is not one of"),
         ("training.ema_decay=1.0", "ema_decay 1.0 must be at least 0 and below 1"),
         ("training.validate_every=-1", "validate_every must not be negative"),
@@ -121,6 +143,11 @@ def test_overrides(tmp_path) -> None:
         ("training.augmentation.camera_brightness=[9, 0]", r"camera_brightness \[9.0, 0.0\] must be \[low, high\]"),
         ("training.augmentation.contrast=[-1, 1]", r"contrast \[-1.0, 1.0\] must be at least 0"),
         ("training.augmentation.camera_contrast=[1.2, 1.1]", r"camera_contrast .* must be \[low, high\]"),
+        ("training.augmentation.saturation=[-1, 1]", r"augmentation: saturation \[-1.0, 1.0\] must be at least 0"),
+        ("training.augmentation.camera_saturation=[1.5, 0.5]", r"camera_saturation .* must be \[low, high\]"),
+        ("training.augmentation.hue_deg=[0, 200]", r"hue_deg \[0.0, 200.0\] must be at least -180 and at most 180"),
+        ("training.augmentation.camera_hue_deg=[9, -9]", r"camera_hue_deg \[9.0, -9.0\] must be \[low, high\]"),
+        ("training.augmentation.hue_deg=36", "hue_deg: expected a list, found 36"),
         (
             "training.distill={teacher: a, bevdistill: {dense: {overlap: 5}}}",
             "bevdistill.dense: overlap 5.0 must be between",

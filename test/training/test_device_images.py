@@ -64,12 +64,35 @@ def test_grey_is_the_same_up_to_the_rounding_of_the_luma() -> None:
 @pytest.mark.parametrize(
     "config",
     [
+        AugmentationConfig(saturation=(0.5, 1.5), hue_deg=(-36, 36)),
+        AugmentationConfig(camera_saturation=(0, 3), camera_hue_deg=(-180, 180), grayscale=0.5, flip=0.5, grid_mask=0.5),
+        AugmentationConfig(
+            camera_saturation=(0.5, 1.5), camera_hue_deg=(-36, 36), camera_contrast=(0.5, 1.5), camera_brightness=(-32, 32),
+            camera_drop=0.5,
+        ),
+    ],
+)  # fmt: skip
+def test_colours_are_the_same_up_to_their_rounding(config: AugmentationConfig) -> None:
+    images = pictures(smooth=False)
+    for seed in range(5):
+        host, device = both(images, config, seed)
+        difference = np.abs(host.astype(int) - device)
+        assert difference.max() <= 1 and difference.mean() < 0.1
+        assert np.abs(host.astype(int) - images).mean() > 5  # so it is of colours that were changed
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
         AugmentationConfig(image_scale=(0.8, 1.25)),
         AugmentationConfig(image_rotation_deg=(-30, 30)),
         AugmentationConfig(image_shift=(-0.2, 0.2)),
         AugmentationConfig(
             flip=0.5, image_scale=(0.9, 1.1), image_rotation_deg=(-5, 5), image_shift=(-0.1, 0.1), brightness=(-30, 30),
             contrast=(0.8, 1.2), grayscale=0.5, camera_drop=0.2,
+        ),
+        AugmentationConfig(
+            image_scale=(0.9, 1.1), camera_saturation=(0.5, 1.5), camera_hue_deg=(-36, 36), camera_contrast=(0.8, 1.2)
         ),
     ],
 )  # fmt: skip

@@ -44,6 +44,15 @@ def test_warm_up_rises_linearly_on_any_schedule(schedule: Schedule) -> None:
     assert warmed[9:] == plain[9:]
 
 
+def test_warm_up_and_cosine_from_and_to_what_is_asked_for() -> None:
+    config = TrainingConfig(steps=1000, schedule=Schedule.COSINE, warmup_steps=100, warmup_from=0.25, cosine_to=0.01)
+    found = [learning_rate_factor(config, step) for step in range(1001)]
+    cosine = [0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / 1000)) for step in range(1001)]
+    rise = [0.25 + 0.75 * (step + 1) / 100 for step in range(100)]
+    assert found == pytest.approx([a * b for a, b in zip(rise, cosine)] + cosine[100:])
+    assert found[0] == pytest.approx(0.2575, abs=1e-4) and found[500] == pytest.approx(0.505) and found[1000] == 0.01
+
+
 def test_constant_is_one_and_steps_beyond_the_last_are_as_the_last() -> None:
     assert set(factors(Schedule.CONSTANT, 50)) == {1.0}
     for schedule in Schedule:

@@ -213,6 +213,7 @@ def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_
     """The same samples and draws; only the interpolation's rounding differs."""
     seen: dict[str, list[torch.Tensor]] = {"host": [], "device": []}
     original = module.DetectionModule.losses
+    colours = [f"--set=training.augmentation.{own}" for own in ("camera_saturation=[0.2, 1.0]", "hue_deg=[-90, 90]")]
     for name, option in (("host", "--cache-images"), ("device", "--dataset-on-device")):
 
         def losses(self, batch, counts=None, name=name):
@@ -221,7 +222,7 @@ def test_a_dataset_on_the_device_trains_like_one_on_the_host(tiny_nuscenes, tmp_
 
         with monkeypatch.context() as patch:
             patch.setattr(module.DetectionModule, "losses", losses)
-            assert train(tiny_nuscenes, tmp_path / name, 2, option) == 0
+            assert train(tiny_nuscenes, tmp_path / name, 2, option, *colours) == 0
         assert len(list((tmp_path / name / "image_cache").glob("*.images"))) == 1
     assert len(seen["host"]) == len(seen["device"]) == 2
     for host, device in zip(seen["host"], seen["device"]):

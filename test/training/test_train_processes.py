@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bevdistill_ros.checkpoint import load_checkpoint
+from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bevdistill_ros.errors import UserError
+from bevdistill_ros.models import build_network
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.loader import ProcessBatches, StepSampler
@@ -84,6 +86,41 @@ def test_two_processes_train_like_one(tiny_nuscenes, tmp_path) -> None:
     run("itself", tiny_nuscenes, one, 2, "--resume", alone, images_alone)
     run("torchrun", tiny_nuscenes, two, 2, "--resume", shared, images_alone)
     assert_same(two, one)
+
+
+def losses_of(output: Path) -> dict[str, float]:
+    """Of the last step, by name."""
+    events = EventAccumulator(str(output / "log"))
+    events.Reload()
+    names = (name for name in events.Tags()["scalars"] if name.startswith("loss/"))
+    return {name.removeprefix("loss/"): events.Scalars(name)[-1].value for name in names}
+
+
+def write_teacher(path: Path) -> None:
+    """One of random weights, which see what the students of ``OPTIONS`` do: its objects are nonsense, but each sample's own."""
+    options = ("model.grid.cell=3.2", "model.pillars={cell: 1.6, channels: [16]}")
+    second = "model.second={strides: [2], layers: [1], channels: [16], channels_out: 24}"
+    config = load_config(share_directory() / "config" / "models" / "teacher_nano.yaml", [*options, second]).model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(config)
+    save_checkpoint(path, Checkpoint(config, network.state_dict(), (), {}))
+
+
+def test_two_processes_distil_like_one(tiny_nuscenes, tmp_path) -> None:
+    """Three methods at once, with every loss of BEVDistill; see ``test_two_processes_train_like_one``."""
+    write_teacher(tmp_path / "teacher.safetensors")
+    losses = "dense: {features: bev}, classes: {weight: 0.25}, contrast: {centers: teacher, weighted: true}"
+    methods = f"bevdistill: {{{losses}}}, fitnet: {{}}, distillbev: {{score: 0.1, background: 0}}"
+    distilled = f"--set=training.distill={{teacher: {tmp_path / 'teacher.safetensors'}, {methods}}}"
+    plain = ("--set=training.image_supervision={}", "--set=training.pictures_every=0", distilled)
+    one, two = tmp_path / "one", tmp_path / "two"
+    run("itself", tiny_nuscenes, one, 1, "--set=training.accumulate=4", *plain)
+    run("itself", tiny_nuscenes, two, 1, "--devices=2", "--set=training.accumulate=2", *plain)
+    assert_same(two, one)
+    taught = {name: value for name, value in losses_of(one).items() if name not in ("heatmap", "box")}
+    assert len(taught) == 7 and min(taught.values()) > 0, taught
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
