@@ -1,30 +1,31 @@
 """What a distilled training step costs, as a ratio to a plain one of the same student on the same samples.
 
-    python benchmark/distill_cost.py --data DATA --scenes NAME --teacher CHECKPOINT --json benchmark/results/distill_cost.json
+    python benchmark/distill_cost.py benchmark/sixcam_nano.yaml --rows student fitnet distillbev bevdistill --data DATA \\
+        --scenes NAME --teacher CHECKPOINT --json benchmark/results/distill_cost.json
 
-A step is everything from a batch in memory to updated weights: forward and backward pass, the teacher, all losses, AdamW. All ways
-run in turn in one process, on the same batches; ratios are of medians. Loading is not part of it: a distilled training loads LiDAR
-points as well, which a plain one with `training.image_supervision` does, too.
+The rows are those of a recipe of sixcam, with its settings; the first is what the others are compared with. A step is everything
+from a batch in memory to updated weights: forward and backward pass, the teacher, all losses, AdamW. All run in turn in one
+process, on the same batches; ratios are of medians. Loading is not part of it: a distilled training loads LiDAR points as well,
+which a plain one with `training.image_supervision` does, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from bevdistill_ros.plain_data import from_dict
 from bevdistill_ros.training.config import Config, find_config, load_config
 from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
-from bevdistill_ros.training.distill.config import DistillConfig
 from bevdistill_ros.training.distill.teacher import load_teacher
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
 from bevdistill_ros.training.module import DetectionModule
@@ -32,14 +33,6 @@ from bevdistill_ros.training.module import DetectionModule
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from medians import medians_ms
 from results_file import write_result
-
-METHODS: dict[str, dict[str, Any]] = {
-    "fitnet": {"fitnet": {}},
-    "distillbev": {"distillbev": {}},
-    "bevdistill": {"bevdistill": {}},
-    "bevsimdet": {"bevsimdet": {}},
-    "combined": {"bevdistill": {}, "bevsimdet": {}},
-}
 
 
 class Way:
@@ -51,26 +44,33 @@ class Way:
         teacher = None if distill is None else load_teacher(distill.teacher, config.model)
         self.module = DetectionModule(config, teacher=teacher).to(device).train()
         self.optimizer = torch.optim.AdamW(self.module.parameters(), 1e-4)
+        self._mixed = torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16-mixed")
 
     def step(self, batch: dict[str, Any]) -> None:
         """One."""
         self.optimizer.zero_grad()
-        sum(self.module.losses(batch).values()).backward()
+        with self._mixed:
+            loss = sum(self.module.losses(batch).values())
+        loss.backward()
         self.optimizer.step()
+
+
+def config_of(row: dict[str, Any], teacher: Path) -> Config:
+    """Of a row of a recipe, as far as one step depends on it."""
+    fields = {**row["set"], "training.image_supervision.alone_steps": 0}
+    if "taught_by" in row:
+        fields["training.distill.teacher"] = str(teacher)
+    return load_config(find_config(row["config"]), [f"{name}={json.dumps(value)}" for name, value in fields.items()])
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="of sixcam")
+    parser.add_argument("--rows", nargs="+", required=True, help="an undistilled one first")
     parser.add_argument("--data", required=True, help="a dataset in the nuScenes schema, with LiDAR")
     parser.add_argument("--version", help="folder of its tables (default: the only one)")
     parser.add_argument("--scenes", nargs="+", help="scenes by name (default: all)")
-    parser.add_argument("--config", default="nano", help="the student (default: nano)")
-    parser.add_argument("--teacher", required=True, help="checkpoint of a teacher")
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=["fitnet", "distillbev", "bevdistill"],
-        help="bevsimdet and combined need --config simulated_nano and a fusion teacher (default: the other three)",
-    )  # fmt: skip
-    parser.add_argument("--set", action="append", metavar="FIELD=VALUE", help="override a field of the configuration")
+    parser.add_argument("--teacher", type=Path, required=True, help="checkpoint of a teacher")
     parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--turns", type=int, default=15)
@@ -79,29 +79,28 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
 
-    plain = load_config(find_config(options.config), [*(options.set or []), "training.image_supervision.alone_steps=0"])
-    configs = {"none": plain}
-    for name in options.methods:
-        distill = from_dict(DistillConfig, {"teacher": options.teacher, **METHODS[name]}, name)
-        configs[name] = replace(plain, training=replace(plain.training, distill=distill))
+    rows = yaml.safe_load(options.recipe.read_text())["rows"]
+    configs = {name: config_of(rows[name], options.teacher) for name in options.rows}
+    plain, *_, last = configs.values()
     ways = {name: Way(config, device) for name, config in configs.items()}
 
     nusc = open_nuscenes(options.data, options.version)
-    points = load_teacher(options.teacher, plain.model).config.points
+    points = load_teacher(options.teacher, last.model).config.points
     samples = open_samples(nusc, choose_samples(nusc, None, options.scenes), plain.model, points=points)
-    loader = make_loader(AugmentedSamples(samples, plain), plain, 0, ways[options.methods[0]].module.inputs)
+    loader = make_loader(AugmentedSamples(samples, plain), plain, 0, ways[options.rows[-1]].module.inputs)
     batches = [to_device(batch, device) for batch in islice(loader, min(4, plain.training.steps))]
 
     steps = {name: partial(next, map(way.step, cycle(batches))) for name, way in ways.items()}
     ms = medians_ms(steps, options.turns, device)
-    ratios = {name: round(value / ms["none"], 3) for name, value in ms.items()}
+    ratios = {name: round(value / ms[options.rows[0]], 3) for name, value in ms.items()}
     for name, ratio in ratios.items():
-        report(f"{name:12} {ms[name]:9.1f} ms {ratio:7.3f}")
+        report(f"{name:22} {ms[name]:9.1f} ms {ratio:7.3f}")
     if options.json:
         figures = {
             "ratio_step": ratios,
             "ms_step": {name: round(value, 1) for name, value in ms.items()},
             "student": plain.model.name,
+            "precision": plain.training.precision,
             "batch": plain.training.batch_size,
             "points": round(statistics.mean(len(own) for batch in batches for own in batch["points"])),
             "device": options.device,
