@@ -222,19 +222,20 @@ class Contrast(nn.Module):
     ) -> Tensor:
         """Mean over the samples."""
         config = self.config
-        losses = []
-        for s, centers in enumerate(self._centers(batch, instances, found)):
-            features = (
-                project(sample_bev(outputs.bev[s].float(), network.config.grid, centers)).float()
-                for project, outputs, network in (
-                    (self.student, batch.student, batch.student_network),
-                    (self.teacher, batch.teacher, batch.teacher_network),
-                )
+        centers = self._centers(batch, instances, found)
+        features = (
+            _projected(project, outputs.bev.float(), network.config.grid, centers)
+            for project, outputs, network in (
+                (self.student, batch.student, batch.student_network),
+                (self.teacher, batch.teacher, batch.teacher_network),
             )
-            with torch.autocast(centers.device.type, enabled=False):
-                own = weights[s] if config.weighted else centers.new_ones(len(centers))
-                alike = torch.cdist(centers, centers) < config.apart if config.apart else None
-                losses.append(contrast_loss(*features, own, config.temperature, alike))
+        )
+        losses = []
+        with torch.autocast(batch.student.bev.device.type, enabled=False):
+            for places, student, teacher, qualities in zip(centers, *features, weights, strict=True):
+                own = qualities if config.weighted else places.new_ones(len(places))
+                alike = torch.cdist(places, places) < config.apart if config.apart else None
+                losses.append(contrast_loss(student, teacher, own, config.temperature, alike))
         return torch.stack(losses).mean()
 
     def _centers(
@@ -250,6 +251,12 @@ class Contrast(nn.Module):
             own.flatten(0, 1) if has_truth else own.flatten(0, 1)[:0]
             for own, has_truth in zip(centers.unbind(dim=1), _has_truth(batch), strict=True)
         ]
+
+
+def _projected(project: nn.Module, bev: Tensor, grid: BevGrid, centers: Sequence[Tensor]) -> Sequence[Tensor]:
+    """(N, config.channels) of each sample; all samples' in one go, since each feature is projected by itself."""
+    sampled = [sample_bev(own, grid, places) for own, places in zip(bev, centers, strict=True)]
+    return project(torch.cat(sampled)).float().split([len(places) for places in centers])
 
 
 def _projection(channels_in: int, channels: int) -> nn.Sequential:
