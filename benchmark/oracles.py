@@ -22,14 +22,12 @@ from results_file import write_result
 
 from bevdistill_ros.runtime.open_model import open_model
 from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
-from bevdistill_ros.training.evaluate import predict
+from bevdistill_ros.training.evaluate import evaluate
 from bevdistill_ros.training.evaluation import (
     RIGHT_WITHIN,
     ComparedBoxes,
     DetectionResult,
-    compared_boxes,
     evaluate_boxes,
-    to_global,
 )
 from bevdistill_ros.training.evaluation_matching import match_class
 from bevdistill_ros.training.teacher import make_detector
@@ -174,15 +172,11 @@ MENDED = {
 BY_TEACHER = {"teacher's places": places_of, "teacher's scores": scores_of}
 
 
-def boxes_of(checkpoint: Path, nusc: NuScenes, tokens: list[str], device: str) -> ComparedBoxes:
-    """What it finds, beside the ground truth."""
+def found_by(checkpoint: Path, nusc: NuScenes, tokens: list[str], device: str) -> DetectionResult:
+    """What it finds, beside the ground truth, and its figures."""
     opened = open_model(checkpoint, None, device)
     detector = make_detector(opened.model, device, str(checkpoint), opened.dtype)
-    found = {
-        sample.token: to_global(boxes, sample.global_T_ego, (sample.timestamp - sample.t_ref) * 1e-9)
-        for sample, boxes in predict(detector, open_samples(nusc, tokens, detector.config, detector.cameras))
-    }
-    return compared_boxes(nusc, tokens, found)
+    return evaluate(detector, open_samples(nusc, tokens, detector.config, detector.cameras))
 
 
 def row(name: str, result: DetectionResult) -> dict[str, float]:
@@ -205,15 +199,15 @@ def main() -> None:
     arguments = parser.parse_args()
     nusc = open_nuscenes(arguments.data, arguments.version)
     tokens = choose_samples(nusc, arguments.split)
-    own = boxes_of(arguments.checkpoint, nusc, tokens, arguments.device)
-    figures = {"as it is": row("as it is", evaluate_boxes(own))}
+    own = found_by(arguments.checkpoint, nusc, tokens, arguments.device)
+    figures = {"as it is": row("as it is", own)}
     for name, mend in MENDED.items():
-        figures[name] = row(f"right: {name}", evaluate_boxes(mend(own)))
+        figures[name] = row(f"right: {name}", evaluate_boxes(mend(own.boxes)))
     if arguments.teacher is not None:
-        teacher = boxes_of(arguments.teacher, nusc, tokens, arguments.device)
-        figures["teacher"] = row("the teacher itself", evaluate_boxes(teacher))
+        teacher = found_by(arguments.teacher, nusc, tokens, arguments.device)
+        figures["teacher"] = row("the teacher itself", teacher)
         for name, lend in BY_TEACHER.items():
-            figures[name] = row(f"with the {name}", evaluate_boxes(lend(own, teacher)))
+            figures[name] = row(f"with the {name}", evaluate_boxes(lend(own.boxes, teacher.boxes)))
     if arguments.json is not None:
         write_result(arguments.json, {"split": arguments.split, "samples": len(tokens), "mended": figures})
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -14,6 +18,25 @@ import pytest
 from bevdistill_ros.geometry import make_transform, quaternion_from_rotation, rotation_z
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[str], ModuleType]:
+    """``load_benchmark(name)``: the program of that name in benchmark/, which is no package, as a module."""
+
+    def load(name: str) -> ModuleType:
+        folder = REPOSITORY / "benchmark"
+        sys.path.insert(0, str(folder))  # its programs import one another
+        try:
+            spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # dataclasses look their module up
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(folder))
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

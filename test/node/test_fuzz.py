@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import random
@@ -39,16 +38,8 @@ def test_inputs_are_neither_all_refused_nor_all_taken(result: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def campaign():
-    sys.path.insert(0, str(BENCHMARK))
-    try:
-        spec = importlib.util.spec_from_file_location("benchmark_fuzz", BENCHMARK / "fuzz.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARK))
-    return module
+def campaign(load_benchmark):
+    return load_benchmark("fuzz")
 
 
 def test_what_is_no_documented_refusal_counts(campaign, monkeypatch) -> None:

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-BENCHMARK = Path(__file__).resolve().parent.parent.parent / "benchmark"
-
 
 @pytest.fixture(scope="module")
-def program():
-    sys.path.insert(0, str(BENCHMARK))
-    try:
-        spec = importlib.util.spec_from_file_location("benchmark_loss_gradients", BENCHMARK / "loss_gradients.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARK))
-    return module
+def program(load_benchmark):
+    return load_benchmark("loss_gradients")
 
 
 def test_shares_and_cosines_are_of_detections_gradient(program) -> None:

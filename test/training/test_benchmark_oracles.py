@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,19 +13,10 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 
 from bevdistill_ros.training.evaluation import ComparedBoxes, evaluate_boxes
 
-BENCHMARK = Path(__file__).resolve().parent.parent.parent / "benchmark"
-
 
 @pytest.fixture(scope="module")
-def oracles():
-    sys.path.insert(0, str(BENCHMARK))
-    try:
-        spec = importlib.util.spec_from_file_location("benchmark_oracles", BENCHMARK / "oracles.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARK))
-    return module
+def oracles(load_benchmark):
+    return load_benchmark("oracles")
 
 
 def box(x: float, name: str = "car", score: float = 0.9, turned: bool = False) -> DetectionBox:
