@@ -12,7 +12,6 @@ which a plain one with `training.image_supervision` does, too.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-from bevdistill_ros.training.config import Config, find_config, load_config
+from bevdistill_ros.training.config import Config
 from bevdistill_ros.training.data.nuscenes import choose_samples, open_nuscenes, open_samples
 from bevdistill_ros.training.distill.teacher import load_teacher
 from bevdistill_ros.training.loader import AugmentedSamples, make_loader, to_device
@@ -33,6 +32,7 @@ from bevdistill_ros.training.module import DetectionModule
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from medians import medians_ms
 from results_file import write_result
+from sixcam import config_of
 
 
 class Way:
@@ -53,14 +53,6 @@ class Way:
             loss = sum(self.module.losses(batch).values())
         loss.backward()
         self.optimizer.step()
-
-
-def config_of(row: dict[str, Any], teacher: Path) -> Config:
-    """Of a row of a recipe, as far as one step depends on it."""
-    fields = {**row["set"], "training.image_supervision.alone_steps": 0}
-    if "taught_by" in row:
-        fields["training.distill.teacher"] = str(teacher)
-    return load_config(find_config(row["config"]), [f"{name}={json.dumps(value)}" for name, value in fields.items()])
 
 
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:

@@ -32,6 +32,7 @@ from results_file import REPOSITORY, command_line, commit
 
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import hardware
+from bevdistill_ros.training.config import Config, find_config, load_config
 from bevdistill_ros.training.locks import locked
 
 RESULTS = REPOSITORY / "benchmark" / "results" / "sixcam.jsonl"
@@ -83,6 +84,19 @@ def scenes(recipe: dict, name: str) -> list[str]:
     return [f"{chosen['split']}-0-{number:04d}" for number in range(chosen["first"], chosen["last"] + 1)]
 
 
+def overrides(row: dict[str, Any], teacher: Path | None = None) -> list[str]:
+    """A row's settings as `--set` takes them, with the teacher that it distils from."""
+    fields = {**row.get("set", {})}
+    if teacher is not None:
+        fields["training.distill.teacher"] = str(teacher)
+    return [f"{field}={json.dumps(value)}" for field, value in fields.items()]  # JSON is YAML
+
+
+def config_of(row: dict[str, Any], teacher: Path) -> Config:
+    """The configuration that a row is trained with; ``teacher`` is the checkpoint of what it is taught by, if it is."""
+    return load_config(find_config(row["config"]), overrides(row, teacher if "taught_by" in row else None))
+
+
 def train_row(
     recipe: dict,
     name: str,
@@ -107,20 +121,19 @@ def train_row(
     data = ["--data", str(arguments.data)]
     chosen = ["--scenes", *scenes(recipe, row["scenes"])]
     version = VERSION
-    fields = row["set"]
+    teacher = None
     if "labels_of" in row:
         version = LABELS.format(row=row["labels_of"])
         if not (arguments.data / version).is_dir():
-            teacher = train_row(recipe, row["labels_of"], TEACHER_SEED, arguments, stop_at)
-            label = ["label", str(teacher), *data, "--version", VERSION]
-            thresholds = str(teacher.parent / "thresholds.json")
+            labeller = train_row(recipe, row["labels_of"], TEACHER_SEED, arguments, stop_at)
+            label = ["label", str(labeller), *data, "--version", VERSION]
+            thresholds = str(labeller.parent / "thresholds.json")
             run_verb(*label, "--scenes", *scenes(recipe, "tune"), "--calibrate", thresholds)
             run_verb(
                 *label, "--scenes", *scenes(recipe, row["scenes"]), "--thresholds", thresholds, "--output", version
             )
     if "taught_by" in row:
         teacher = train_row(recipe, row["taught_by"], TEACHER_SEED, arguments, stop_at)
-        fields["training.distill.teacher"] = str(teacher)
     options = ["--resume"]
     if not (folder / "last.ckpt").exists():
         options = ["--config", row["config"]]
@@ -128,8 +141,8 @@ def train_row(
         starts += [str(train_row(recipe, start, seed, arguments, stop_at)) for start in row.get("weights_of", [])]
         if starts:
             options += ["--weights", *starts]
-    for field, value in fields.items():
-        options += ["--set", f"{field}={json.dumps(value)}"]  # JSON is YAML
+    for override in overrides(row, teacher):
+        options += ["--set", override]
     if row.get("images", True):
         options += ["--cache-images", str(arguments.runs / "image_cache")]
     options += ["--output", str(folder), "--json", str(folder / "train.json"), "--device", arguments.device]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 def compare() -> Callable:
     """Makes ``ComparedBoxes`` of one sample or more: ``compare(truth, predicted)``.
 
-    Boxes are (class, x, y), predictions (class, x, y, score), in metres from an ego vehicle that stands at (100, 200); a
-    dictionary gives them by sample.
+    Boxes are (class, x, y), predictions (class, x, y, score) or (class, x, y, score, yaw), in metres from an ego vehicle that
+    stands at (100, 200), and radians; a dictionary gives them by sample.
     """
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.detection.data_classes import DetectionBox
@@ -31,11 +32,14 @@ def compare() -> Callable:
                         translation=(100.0 + x, 200.0 + y, 0.0),
                         size=(2.0, 4.0, 1.5),
                         ego_translation=(x, y, 0.0),
+                        rotation=(math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)),
                         detection_name=name,
-                        detection_score=score[0] if score else -1.0,
+                        detection_score=score,
                         attribute_name="",
                     )
-                    for name, x, y, *score in by_sample.get(token, [])
+                    for name, x, y, score, yaw in (
+                        row + (-1.0, 0.0)[len(row) - 3 :] for row in by_sample.get(token, [])
+                    )
                 ],
             )
         return boxes

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 
 pytest.importorskip("nuscenes")
-
-from nuscenes.eval.common.data_classes import EvalBoxes
-from nuscenes.eval.detection.data_classes import DetectionBox
 
 from bevdistill_ros.training.evaluation import ComparedBoxes, evaluate_boxes
 
@@ -19,49 +17,25 @@ def oracles(load_benchmark):
     return load_benchmark("oracles")
 
 
-def box(x: float, name: str = "car", score: float = 0.9, turned: bool = False) -> DetectionBox:
-    return DetectionBox(
-        sample_token="sample",
-        translation=(x, 0.0, 0.0),
-        size=(2.0, 4.0, 1.5),
-        rotation=(0.0, 0.0, 0.0, 1.0) if turned else (1.0, 0.0, 0.0, 0.0),
-        velocity=(0.0, 0.0),
-        ego_translation=(x, 0.0, 0.0),
-        num_pts=5,
-        detection_name=name,
-        detection_score=score,
-        attribute_name="vehicle.parked",
-    )
-
-
-def compared(truth: list[DetectionBox], predicted: list[DetectionBox]) -> ComparedBoxes:
-    sides = []
-    for boxes in (truth, predicted):
-        side = EvalBoxes()
-        side.add_boxes("sample", boxes)
-        sides.append(side)
-    return ComparedBoxes(*sides)
-
-
 def car_ap(boxes: ComparedBoxes) -> float:
     return evaluate_boxes(boxes).classes["car"].mean_ap
 
 
-TRUTH = [box(10.0, score=-1.0), box(30.0, score=-1.0)]
+TRUTH = [("car", 10, 0), ("car", 30, 0)]
 ERRORS = {
-    "places": [box(13.0), box(32.5)],
-    "ranks": [box(10.0, score=0.2), box(30.0, score=0.3), box(60.0, score=0.9)],
-    "classes": [box(10.0, "truck"), box(30.0)],
-    "alarms far from everything": [box(10.0, score=0.4), box(30.0, score=0.3), box(60.0, score=0.9)],
-    "misses": [box(10.0)],
-    "headings, velocities, attributes": [box(10.0, turned=True), box(30.0, score=0.8)],
+    "places": [("car", 13, 0, 0.9), ("car", 32.5, 0, 0.9)],
+    "ranks": [("car", 10, 0, 0.2), ("car", 30, 0, 0.3), ("car", 60, 0, 0.9)],
+    "classes": [("truck", 10, 0, 0.9), ("car", 30, 0, 0.9)],
+    "alarms far from everything": [("car", 10, 0, 0.4), ("car", 30, 0, 0.3), ("car", 60, 0, 0.9)],
+    "misses": [("car", 10, 0, 0.9)],
+    "headings, velocities, attributes": [("car", 10, 0, 0.9, math.pi), ("car", 30, 0, 0.8)],
 }
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_each_mends_its_kind_of_error(oracles, kind):
-    before = compared(copy.deepcopy(TRUTH), ERRORS[kind])
-    kept = copy.deepcopy(ERRORS[kind])
+def test_each_mends_its_kind_of_error(oracles, compare, kind):
+    before = compare(TRUTH, ERRORS[kind])
+    kept = copy.deepcopy(before.predicted["sample"])
     after = oracles.MENDED[kind](before)
     assert before.predicted["sample"] == kept  # what was found stays as it was
     if kind == "headings, velocities, attributes":
@@ -71,25 +45,25 @@ def test_each_mends_its_kind_of_error(oracles, kind):
         assert car_ap(before) < 0.95 < car_ap(after) == pytest.approx(1, abs=0.01)
 
 
-def test_nothing_wrong_gains_nothing(oracles):
-    right = compared(TRUTH, [box(10.0), box(30.0)])
+def test_nothing_wrong_gains_nothing(oracles, compare):
+    right = compare(TRUTH, [("car", 10, 0, 0.9), ("car", 30, 0, 0.9)])
     whole = evaluate_boxes(right).NDS
     for mend in oracles.MENDED.values():
         mended = evaluate_boxes(mend(right)).NDS
         assert mended == pytest.approx(whole)
 
 
-def test_a_teacher_lends_places_and_scores(oracles):
-    teacher = compared(TRUTH, [box(10.2), box(30.2), box(60.0, score=0.01)])
-    own = compared(TRUTH, [box(13.0), box(32.5)])
+def test_a_teacher_lends_places_and_scores(oracles, compare):
+    teacher = compare(TRUTH, [("car", 10.2, 0, 0.9), ("car", 30.2, 0, 0.9), ("car", 60, 0, 0.01)])
+    own = compare(TRUTH, ERRORS["places"])
     lent = oracles.places_of(own, teacher)
-    assert [found.translation[0] for found in lent.predicted["sample"]] == [10.2, 30.2] and lent.truth is own.truth
-    own = compared(TRUTH, [box(10.0, score=0.2), box(30.0, score=0.3), box(60.0, score=0.9)])
+    assert [found.translation[0] for found in lent.predicted["sample"]] == [110.2, 130.2] and lent.truth is own.truth
+    own = compare(TRUTH, ERRORS["ranks"])
     assert car_ap(own) < 0.95 < car_ap(oracles.scores_of(own, teacher)) == pytest.approx(1, abs=0.01)
 
 
-def test_nothing_found_is_no_error(oracles):
-    nothing = compared(TRUTH, [])
+def test_nothing_found_is_no_error(oracles, compare):
+    nothing = compare(TRUTH, [])
     for mend in oracles.MENDED.values():
         mend(nothing)
     for lend in oracles.BY_TEACHER.values():

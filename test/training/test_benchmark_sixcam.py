@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import yaml
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.models import build_network
-from bevdistill_ros.paths import share_directory
-from bevdistill_ros.training.config import load_config
 from bevdistill_ros.training.distill.distillation import Distillation
 
 BENCHMARK = Path(__file__).resolve().parent.parent.parent / "benchmark"
@@ -21,39 +18,33 @@ RECIPES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(BENCHM
 ROWS = [(recipe, row) for recipe, content in RECIPES.items() for row in content["rows"]]
 
 
-def config_of(recipe, row):
-    fields = dict(recipe["rows"][row].get("set", {}))
-    if "taught_by" in recipe["rows"][row]:
-        fields["training.distill.teacher"] = "teacher.safetensors"
-    path = share_directory() / "config" / "models" / f"{recipe['rows'][row]['config']}.yaml"
-    return load_config(path, [f"{field}={json.dumps(value)}" for field, value in fields.items()])
-
-
-def sixcam():
-    spec = importlib.util.spec_from_file_location("benchmark_sixcam", BENCHMARK / "sixcam.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def sixcam(load_benchmark):
+    return load_benchmark("sixcam")
 
 
 @pytest.mark.parametrize(("recipe", "row"), ROWS, ids=lambda value: value.removesuffix(".yaml"))
-def test_row_and_what_it_builds_on_can_be_made(recipe, row):
+def test_row_and_what_it_builds_on_can_be_made(sixcam, recipe, row):
     recipe = RECIPES[recipe]
+
+    def config_of(name):
+        return sixcam.config_of(recipe["rows"][name], "teacher.safetensors")
+
     fields = recipe["rows"][row]
     assert fields["scenes"] in recipe["scenes"]
     if "labels_of" in fields:
         labelled, known = (
-            set(sixcam().scenes(recipe, row["scenes"])) for row in (fields, recipe["rows"][fields["labels_of"]])
+            set(sixcam.scenes(recipe, row["scenes"])) for row in (fields, recipe["rows"][fields["labels_of"]])
         )
         assert not labelled & known, "labels of scenes that the teacher knows prove nothing"
-    config = config_of(recipe, row)
+    config = config_of(row)
     assert (config.training.distill is not None) == ("taught_by" in fields)
     if "taught_by" in fields:
-        model = config_of(recipe, fields["taught_by"]).model
+        model = config_of(fields["taught_by"]).model
         torch.manual_seed(0)
         teacher = Checkpoint(model, build_network(model).state_dict(), cameras=(), training={})
         Distillation(config.training.distill, build_network(config.model), teacher)
-    states = [build_network(config_of(recipe, start).model).state_dict() for start in fields.get("weights_of", [])]
+    states = [build_network(config_of(start).model).state_dict() for start in fields.get("weights_of", [])]
     if "weights" in fields:
         states.append(load_checkpoint(BENCHMARK.parent / fields["weights"]).state)
     if states:
@@ -82,9 +73,8 @@ def test_rows_of_one_student_differ_in_distillation_alone(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_scenes_of_training_tuning_and_scoring_are_apart(recipe):
-    program = sixcam()
-    sets = {name: set(program.scenes(recipe, name)) for name in recipe["scenes"]}
+def test_scenes_of_training_tuning_and_scoring_are_apart(sixcam, recipe):
+    sets = {name: set(sixcam.scenes(recipe, name)) for name in recipe["scenes"]}
     for name in ("tune", "val"):
         assert not any(sets[name] & others for other, others in sets.items() if other != name)
     assert not sets["train"] & sets["more"]
@@ -92,7 +82,7 @@ def test_scenes_of_training_tuning_and_scoring_are_apart(recipe):
     assert all(chosen["last"] < made[chosen["split"]] for chosen in recipe["scenes"].values())
 
 
-def test_table_has_the_mean_and_spread_of_the_seeds(tmp_path):
+def test_table_has_the_mean_and_spread_of_the_seeds(sixcam, tmp_path):
     results = tmp_path / "sixcam.jsonl"
     common = {"size": "nano", "row": "student", "start": "nano", "steps": 10, "split": "val"}
     lines = [{**common, "seed": s, "mAP": m, "NDS": 0.2} for s, m in enumerate((0.1, 0.2, 0.9))]
@@ -100,23 +90,23 @@ def test_table_has_the_mean_and_spread_of_the_seeds(tmp_path):
     lines.append({**common, "start": "images", "seed": 0, "mAP": 0.05, "NDS": 0.1})
     lines.append({**common, "row": "teacher", "start": "nothing", "seed": 0, "mAP": 0.5, "NDS": 0.4})
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _, student, other_start, teacher = sixcam().table(results).splitlines()
+    _, student, other_start, teacher = sixcam.table(results).splitlines()
     assert "0.200 +- 0.100" in student and "0.200 +- 0.000" in student and " 3 " in student
     assert "0.050" in other_start and "+-" not in other_start
     assert "0.500" in teacher and "+-" not in teacher
 
 
-def test_a_folder_keeps_to_what_is_trained_in_it(tmp_path):
-    program, row = sixcam(), {"config": "nano", "set": {"training.steps": 10}}
+def test_a_folder_keeps_to_what_is_trained_in_it(sixcam, tmp_path):
+    row = {"config": "nano", "set": {"training.steps": 10}}
     folder = tmp_path / "nano_student_0"
-    program.claim(folder, row)
-    began = (folder / program.ROW).read_text()
-    program.claim(folder, {**row})  # the same again goes on
+    sixcam.claim(folder, row)
+    began = (folder / sixcam.ROW).read_text()
+    sixcam.claim(folder, {**row})  # the same again goes on
     with pytest.raises(SystemExit, match="trained otherwise than the recipe"):
-        program.claim(folder, {**row, "set": {"training.steps": 20}})
-    assert (folder / program.ROW).read_text() == began and len(json.loads(began)["commit"]) > 3
+        sixcam.claim(folder, {**row, "set": {"training.steps": 20}})
+    assert (folder / sixcam.ROW).read_text() == began and len(json.loads(began)["commit"]) > 3
     unknown = tmp_path / "nano_other_0"
     unknown.mkdir()
     (unknown / "last.ckpt").touch()
     with pytest.raises(SystemExit, match="nobody knows how it was trained"):
-        program.claim(unknown, row)
+        sixcam.claim(unknown, row)
