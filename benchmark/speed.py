@@ -76,10 +76,10 @@ def on_dds(options: argparse.Namespace, report_line: Callable[[str], None]) -> d
             rate, seconds = (CALM_HZ, 2 * options.seconds) if name == "ours_10hz" else (RATE_HZ, options.seconds)
             found[name].append(over_dds(answerer, source, rate, seconds, logs, report_line))
             report_line(report.over_dds(found[name][-1]))
-    return {name: _median_run(runs) for name, runs in found.items()}
+    return {name: median_run(runs) for name, runs in found.items()}
 
 
-def _median_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def median_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Of several runs alike: sums of the counts, medians of the rest."""
 
     def of(pick: Callable[[dict[str, Any]], float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -13,11 +12,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def speed():
-    spec = importlib.util.spec_from_file_location("speed", REPOSITORY / "benchmark" / "speed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def speed(load_benchmark):
+    return load_benchmark("speed")
 
 
 def row(median: float, **more: float) -> dict:
@@ -76,7 +72,7 @@ def test_figures_have_the_keys_that_others_read(speed, bench):
 
 
 def test_runs_of_one_node_become_one(speed):
-    joined = speed._median_run([run_of(100.0, 80), run_of(120.0, 70), run_of(90.0, 85)])
+    joined = speed.median_run([run_of(100.0, 80), run_of(120.0, 70), run_of(90.0, 85)])
     assert joined["runs"] == 3 and joined["published"] == 360 and joined["answered"] == 235
     assert joined["median_ms"] == 100.0 and joined["p99_ms"] == 300.0 and joined["sets_a_second"] == 8.0
     assert joined["stages"] == {"network": 50.0}
@@ -84,7 +80,7 @@ def test_runs_of_one_node_become_one(speed):
 
 def test_the_page_is_made_of_the_results(speed, bench, tmp_path):
     dds = {
-        name: speed._median_run([run_of(ms, n)])
+        name: speed.median_run([run_of(ms, n)])
         for name, ms, n in (("ours", 80.0, 110), ("stock", 400.0, 30), ("ours_10hz", 70.0, 100))
     }
     result = {
