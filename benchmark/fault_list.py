@@ -95,10 +95,6 @@ def _no_rotation(transform: Any) -> None:
     transform.rotation.w = 0.0
 
 
-def _no_frame(info: Any) -> None:
-    info.header.frame_id = ""
-
-
 def _halved(data: bytes) -> bytes:
     return data[: len(data) // 2]
 

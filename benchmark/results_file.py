@@ -34,14 +34,17 @@ def write_result(path: str | Path, figures: dict[str, Any], command: str | None 
 
 
 def command_line(arguments: list[str] | None = None) -> str:
-    """This process's command: paths inside the repository relative to it, of others only the last part."""
+    """This process's command: paths inside the repository relative to it, of others the last part, or two of files."""
 
     def portable(argument: str) -> str:
         option, separator, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
         if os.path.isabs(value):
             absolute = Path(value)
             inside = absolute.is_relative_to(REPOSITORY)
-            value = str(absolute.relative_to(REPOSITORY)) if inside else absolute.name
+            last = (
+                absolute.parts[-2:] if absolute.suffix else absolute.parts[-1:]
+            )  # of files their folder, too: many have one name
+            value = str(absolute.relative_to(REPOSITORY) if inside else Path(*last))
         return option + separator + value
 
     script, *rest = sys.argv if arguments is None else arguments

@@ -178,9 +178,9 @@ def score(recipe: dict, checkpoint: Path, scene_set: str, arguments: argparse.Na
     return {**{key: found[key] for key in ("mAP", "NDS", "errors")}, "ap_2m_by_class": by_class}
 
 
-def table(results: Path) -> str:
-    """Mean and spread of every row over its seeds."""
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
+def table(results: Path, size: str) -> str:
+    """Mean and spread of every row of a recipe's size over its seeds."""
+    lines = [line for line in map(json.loads, results.read_text().splitlines()) if line["size"] == size]
     rows: dict[tuple, dict[int, dict]] = {}
     for line in lines:  # what was scored again counts once
         rows.setdefault(tuple(line[key] for key in KEY), {})[line["seed"]] = line
@@ -221,10 +221,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print mean and spread of every row in the results")
     arguments = parser.parse_args()
     arguments.set = dict(arguments.set)
-    if arguments.table:
-        print(table(arguments.results))
-        return
     recipe = yaml.safe_load(arguments.recipe.read_text())
+    if arguments.table:
+        print(table(arguments.results, recipe["size"]))
+        return
     if not (arguments.row and arguments.data and arguments.runs) or arguments.row not in recipe["rows"]:
         parser.error(f"--data, --runs and --row are needed; rows are {', '.join(recipe['rows'])}")
     if arguments.set and arguments.name in (None, *recipe["rows"]):

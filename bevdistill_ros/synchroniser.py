@@ -45,7 +45,6 @@ from bevdistill_ros.camera_offsets import (
     LEARNED,
     LEARNING,
     MS,
-    OffsetEstimate,
     estimate_offsets,
     median,
     period_of,
@@ -135,9 +134,6 @@ class Counters:
     @property
     def emitted(self) -> int:
         return self.complete + self.partial
-
-    def dropped_total(self, reason: str) -> int:
-        return sum(self.dropped[reason].values())
 
 
 class _Frame:
@@ -348,12 +344,6 @@ class Synchroniser:
     def absent(self) -> tuple[str, ...]:
         """Cameras that are not waited for at present."""
         return tuple(camera for camera in self.cameras if self._misses[camera] >= self._absent_after)
-
-    def measured_offsets(self) -> OffsetEstimate:
-        """What the recent stamps say about the offsets, whatever is in use: to check given ones."""
-        with self._lock:
-            recent = self._well_known()
-        return estimate_offsets(recent)
 
     # ---- a message's way; all of the following holds the lock -----------------------------------------------------
 

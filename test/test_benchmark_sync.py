@@ -39,7 +39,7 @@ def test_command_line_holds_no_path_of_this_machine():
     script = str(BENCHMARK / "sync.py")
     inside = str(BENCHMARK / "results" / "sync.json")
     assert command_line([script, "--json", inside]) == "python benchmark/sync.py --json benchmark/results/sync.json"
-    assert command_line([script, "--json=/elsewhere/x.json"]) == "python benchmark/sync.py --json=x.json"
+    assert command_line([script, "--json=/elsewhere/x.json"]) == "python benchmark/sync.py --json=elsewhere/x.json"
     assert command_line(["/opt/bin/bevdistill", "evaluate", "/data/nuscenes"]) == "bevdistill evaluate nuscenes"
 
 

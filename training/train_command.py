@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--rig",
         type=Path,
         metavar="FILE",
-        help="with --bags: which topics are which sensors (default: OUTPUT/rig.yaml, guessed from the first bag)",
+        help="with --bags: which topics are which sensors (default: OUTPUT/rig.yaml, guessed from the bags)",
     )
     parser.add_argument("--version", help="folder of the tables in ROOT, e.g. v1.0-mini (default: the only one)")
     chosen = parser.add_mutually_exclusive_group()

@@ -246,7 +246,7 @@ def read_sets(options: argparse.Namespace, cameras: Sequence[str]) -> tuple[list
     except ModuleNotFoundError as error:
         what = "--bag" if options.bag is not None else "--data"
         raise UserError(
-            f"{what} needs the Python module '{error.name}', which pip install 'bevdistill_ros[train]' brings; leave {what} out "
-            "for made-up pictures"
+            f"{what} needs the Python module '{error.name}', which pip install '.[train]' in the repository brings; leave "
+            f"{what} out for made-up pictures"
         ) from None
     return synthetic_sets(DIFFERENT, seed=options.seed), "made-up pictures"

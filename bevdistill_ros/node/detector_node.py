@@ -614,7 +614,7 @@ def _model_identity(model: str, detector: Any) -> dict[str, str]:
         values["model file"] = str(path)
         values["model sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     training = getattr(detector, "training", {})
-    for key in ("data", "version", "split", "steps", "method"):
+    for key in ("data", "version", "split", "steps"):
         if training.get(key) is not None:
             values[f"trained on: {key}" if key in ("data", "version", "split") else f"training {key}"] = str(
                 training[key]

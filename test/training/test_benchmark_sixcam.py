@@ -11,6 +11,7 @@ import yaml
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
 from bevdistill_ros.models import build_network
+from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.distill.distillation import Distillation
 
 BENCHMARK = Path(__file__).resolve().parent.parent.parent / "benchmark"
@@ -82,6 +83,13 @@ def test_scenes_of_training_tuning_and_scoring_are_apart(sixcam, recipe):
     assert all(chosen["last"] < made[chosen["split"]] for chosen in recipe["scenes"].values())
 
 
+def test_shipped_settings_are_those_that_are_measured():
+    rows = RECIPES["sixcam_nano.yaml"]["rows"]
+    for method in ("bevdistill", "bevsimdet"):
+        shipped = yaml.safe_load((share_directory() / "config" / "distill" / f"{method}_nano.yaml").read_text())
+        assert shipped == rows[method]["set"][f"training.distill.{method}"]
+
+
 def test_table_has_the_mean_and_spread_of_the_seeds(sixcam, tmp_path):
     results = tmp_path / "sixcam.jsonl"
     common = {"size": "nano", "row": "student", "start": "nano", "steps": 10, "split": "val"}
@@ -89,8 +97,9 @@ def test_table_has_the_mean_and_spread_of_the_seeds(sixcam, tmp_path):
     lines.append({**common, "seed": 2, "mAP": 0.3, "NDS": 0.2})  # scored again
     lines.append({**common, "start": "images", "seed": 0, "mAP": 0.05, "NDS": 0.1})
     lines.append({**common, "row": "teacher", "start": "nothing", "seed": 0, "mAP": 0.5, "NDS": 0.4})
+    lines.append({**lines[0], "size": "small"})  # of another recipe
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _, student, other_start, teacher = sixcam.table(results).splitlines()
+    _, student, other_start, teacher = sixcam.table(results, "nano").splitlines()
     assert "0.200 +- 0.100" in student and "0.200 +- 0.000" in student and " 3 " in student
     assert "0.050" in other_start and "+-" not in other_start
     assert "0.500" in teacher and "+-" not in teacher

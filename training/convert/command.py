@@ -21,6 +21,7 @@ from bevdistill_ros.errors import UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
 from bevdistill_ros.training.data.bags import STORAGES
+from bevdistill_ros.training.data.nuscenes_tables import DEVKIT_SPLITS
 
 EXAMPLE = """
 examples:
@@ -29,9 +30,6 @@ examples:
   bevdistill convert --from-nuscenes /data/nuscenes --version v1.0-mini --scenes scene-0061 --output scene-0061_bag
   bevdistill convert --from-nuscenes /data/nuscenes --output bags --skip-existing    # every scene, a bag each
 """
-
-# nuscenes-devkit knows these names by heart, with nuScenes' own scenes.
-DEVKIT_SPLITS = ("train", "val", "test", "mini_train", "mini_val", "train_detect", "train_track")
 
 
 def build_parser() -> argparse.ArgumentParser:

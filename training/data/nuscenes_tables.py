@@ -37,6 +37,9 @@ TABLES = (
     "sample_data", "sample_annotation", "map",
 )  # fmt: skip
 
+# nuscenes-devkit knows these names by heart, with nuScenes' own scenes.
+DEVKIT_SPLITS = ("train", "val", "test", "mini_train", "mini_val", "train_detect", "train_track")
+
 
 @dataclass(frozen=True)
 class Layout:

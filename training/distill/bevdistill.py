@@ -54,7 +54,7 @@ class BevDistill(Method):
             return losses
         with torch.autocast(batch.student.bev.device.type, enabled=False):
             instances = _instances_of(batch, config.instances.count)
-            weights = [quality(*pair, config.instances.confidence) for pair in zip(instances, batch.boxes, strict=True)]
+            weights = [quality(*pair, config.instances.gamma) for pair in zip(instances, batch.boxes, strict=True)]
             found: list[list[Found]] = []
             if config.boxes.weight or config.classes.weight or batch.student.center is not None:
                 found = find_in_student(batch.student, batch.student_network, instances)
@@ -234,7 +234,7 @@ class Contrast(nn.Module):
         with torch.autocast(batch.student.bev.device.type, enabled=False):
             for places, student, teacher, qualities in zip(centers, *features, weights, strict=True):
                 own = qualities if config.weighted else places.new_ones(len(places))
-                alike = torch.cdist(places, places) < config.apart if config.apart else None
+                alike = torch.cdist(places, places) < config.min_distance if config.min_distance else None
                 losses.append(contrast_loss(student, teacher, own, config.temperature, alike))
         return torch.stack(losses).mean()
 

@@ -104,21 +104,21 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class InstancesConfig:
-    """Which of the teacher's objects are distilled, and how much each counts: c^g IoU^(1 - g), see ``instances.quality``.
+    """Which of the teacher's objects are distilled, and how much each counts: c^gamma IoU^(1 - gamma), see ``instances.quality``.
 
     Attributes:
         count: so many of the best of each sample.
-        confidence: g, how much the teacher's own confidence c counts beside the overlap with ground truth; 1: it alone.
+        gamma: how much the teacher's own confidence c counts beside the overlap with ground truth; 1: it alone.
     """
 
     count: int = 50
-    confidence: float = 1.0
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError("count must be at least 1")
-        if not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence {self.confidence} must be between 0 and 1")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma {self.gamma} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class ContrastConfig:
         centers: of all queries of all layers of the student (on a centre head: of what it finds at the instances' cells), or of the
             teacher's instances.
         weighted: each counts by its quality; not for all queries of a student, which have none.
-        apart: places nearer than so many metres are not told apart: features of one cell, or of one object found twice, are alike.
+        min_distance: places nearer than so many metres are not told apart: features of one cell, or of one object found twice, are
+            alike.
         temperature: tau.
         channels: width of the two projections.
     """
@@ -169,12 +170,12 @@ class ContrastConfig:
     weight: float = 0.2
     centers: Centers = Centers.STUDENT
     weighted: bool = False
-    apart: float = 0.0
+    min_distance: float = 0.0
     temperature: float = 0.07
     channels: int = 512
 
     def __post_init__(self) -> None:
-        not_negative(self, "weight", "apart")
+        not_negative(self, "weight", "min_distance")
         if not self.temperature > 0:
             raise ValueError("temperature must be positive")
         if not 1 <= self.channels <= MAX_CHANNELS:

@@ -212,13 +212,13 @@ def match_cost(logits: Tensor, codes: Tensor, instances: Instances) -> Tensor:
 # ----------------------------------------------------------------------------------------------------------------- quality
 
 
-def quality(instances: Instances, truth: Boxes, confidence: float) -> Tensor:
-    """(K,) c^g IoU^(1 - g), with g = ``confidence``, c the probability of an instance's class, and IoU the greatest overlap, seen
-    from above, with a ground-truth box of that class; 0 without one. With g = 1 it is c alone."""
+def quality(instances: Instances, truth: Boxes, gamma: float) -> Tensor:
+    """(K,) c^gamma IoU^(1 - gamma), with c the probability of an instance's class, and IoU the greatest overlap, seen
+    from above, with a ground-truth box of that class; 0 without one. With gamma 1 it is c alone."""
     scores = instances.scores
-    if confidence == 1.0:
+    if gamma == 1.0:
         return scores
     boxes = instances.boxes(truth.class_names)
     overlaps = rotated_iou_bev(boxes, truth) * (boxes.labels[:, None] == truth.labels)
     best = torch.from_numpy(overlaps.max(axis=1, initial=0.0)).to(scores)
-    return scores**confidence * best ** (1.0 - confidence)
+    return scores**gamma * best ** (1.0 - gamma)

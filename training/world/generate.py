@@ -23,6 +23,7 @@ from bevdistill_ros.arguments import at_least_one, natural
 from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.hardware import available_cores
+from bevdistill_ros.training.data.nuscenes_tables import DEVKIT_SPLITS
 from bevdistill_ros.training.environment import environment
 from bevdistill_ros.training.locks import locked
 from bevdistill_ros.training.workers import Failure, Report, run_jobs
@@ -33,9 +34,6 @@ from bevdistill_ros.training.world.rendering import choose_backend, thread_limit
 from bevdistill_ros.training.world.taxonomy import CATEGORIES
 
 Simulate = Callable[[str, tuple[int, ...], DriveOptions], Drive]
-
-# nuscenes-devkit knows these names by heart, with nuScenes' own scenes.
-DEVKIT_SPLITS = ("train", "val", "test", "mini_train", "mini_val", "train_detect", "train_track")
 
 DESCRIPTION = f"""\
 Drive a six-camera car with LiDAR through synthetic streets. Writes a dataset in the

@@ -35,7 +35,7 @@ NO_LOSS = {name: {"weight": 0.0} for name in ("dense", "boxes", "classes", "cont
 ALL = {"classes": {"weight": 0.5}}
 RECONSTRUCTED = {
     "dense": {"weight": 2.56, "features": "bev", "per_channel": True},
-    "instances": {"count": 7, "confidence": 0.5},
+    "instances": {"count": 7, "gamma": 0.5},
     "boxes": {"weight": 0.25, "power": 1.0},
     "classes": {"weight": 0.1, "power": 1.0},
     "contrast": {"weight": 0.2, "centers": "teacher", "weighted": True, "channels": 32},
@@ -312,13 +312,13 @@ def test_each_value_of_a_box_has_its_weight(make_student, make_teacher, make_bat
         settings(boxes={"weight": 1.0, "weights": [0, 0, 0, 0, 0]})
 
 
-def test_places_nearer_than_apart_are_no_negatives(make_student, make_teacher, make_batch) -> None:
+def test_places_nearer_than_min_distance_are_no_negatives(make_student, make_teacher, make_batch) -> None:
     student, teacher, batch = make_student(), make_teacher(), make_batch(1)
     batch["boxes"] = [everywhere(0.0)]
     losses = []
-    for apart in (0.0, 3.0, 1000.0):
+    for distance in (0.0, 3.0, 1000.0):
         torch.manual_seed(0)
-        contrast = {"weight": 1.0, "centers": "teacher", "apart": apart, "channels": 16}
+        contrast = {"weight": 1.0, "centers": "teacher", "min_distance": distance, "channels": 16}
         method = BevDistill(settings(**{**NO_LOSS, "contrast": contrast}), student, teacher)
         losses.append(float(distil(method, student, teacher, batch)["bevdistill_contrast"].detach()))
     assert losses[0] > losses[1] > losses[2] == 0.0  # in the end there is nothing to be told from
@@ -361,8 +361,8 @@ def test_what_does_not_fit_is_told(make_student, make_teacher) -> None:
         BevDistill(settings(), without, make_teacher())
     with pytest.raises(UserError, match="set centers to teacher"):
         BevDistill(settings(contrast={"weighted": True}), make_student("queries"), make_teacher())
-    with pytest.raises(UserError, match="confidence 1.5 must be between 0 and 1"):
-        settings(instances={"confidence": 1.5})
+    with pytest.raises(UserError, match="gamma 1.5 must be between 0 and 1"):
+        settings(instances={"gamma": 1.5})
 
 
 def test_the_shipped_settings() -> None:
