@@ -16,6 +16,7 @@ from torch import Tensor
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import BevGrid, Boxes
 from bevdistill_ros.models.bev_network import BevNetwork
+from bevdistill_ros.models.box_code import decoded_codes
 from bevdistill_ros.models.center_head import group_of_class
 from bevdistill_ros.models.modal_network import ModalNetwork
 from bevdistill_ros.training.distill.config import BevSimDetConfig
@@ -114,8 +115,9 @@ def box_loss(
 ) -> Tensor:
     """Mean over samples of 1 / max(1, N) sum_(n <= N) sum_d w_d H(s_nd - t_nd), at the centres' cells of the N boxes on the grid.
 
-    H(d) is d^2 / (2 ``BEND``) for |d| < ``BEND``, |d| - ``BEND`` / 2 beyond (smooth L1). All values of a code can be
-    compared as they are: sizes are logarithms, the yaw is its sine and cosine.
+    H(d) is d^2 / (2 ``BEND``) for |d| < ``BEND``, |d| - ``BEND`` / 2 beyond (smooth L1). Sizes are logarithms, the yaw is its sine
+    and cosine; t is the code of the box that the teacher's values mean (``decoded_codes``), since the sine and cosine of a head
+    that is unsure of a heading are short.
 
     Args:
         student, teacher: (B, groups, BOX_CODE, Y, X).
@@ -130,7 +132,7 @@ def box_loss(
         group = of_class[torch.from_numpy(found.labels).to(student.device)]
         column, row = grid.to_cells(torch.from_numpy(found.centers[:, :2])).floor().long().to(student.device).unbind(1)
         own, wanted = (codes[s, group, :, row, column] for codes in (student, teacher))
-        difference = F.smooth_l1_loss(own, wanted, reduction="none", beta=BEND)
+        difference = F.smooth_l1_loss(own, decoded_codes(wanted), reduction="none", beta=BEND)
         losses.append((weights * difference).sum() / max(1, len(found)))
     return torch.stack(losses).mean()
 
