@@ -216,19 +216,19 @@ def mirror(sample: Sample, width: int) -> Sample:
     points and boxes; the result is a proper rig again."""
     reflect_y, reflect_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
     flip_pixels = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    boxes = sample.boxes
     return replace(
         sample,
         K=flip_pixels @ sample.K @ reflect_x[:3, :3],
         ego_T_cam=reflect_y @ sample.ego_T_cam @ reflect_x,
-        boxes=replace(
-            boxes,
-            centers=boxes.centers * (1, -1, 1),
-            yaws=-boxes.yaws,
-            velocities=boxes.velocities * (1, -1),
-        ),
+        boxes=mirror_boxes(sample.boxes),
+        doubtful=mirror_boxes(sample.doubtful),
         points=move_points(sample.points, reflect_y),
     )
+
+
+def mirror_boxes(boxes: Boxes) -> Boxes:
+    """Left becomes right."""
+    return replace(boxes, centers=boxes.centers * (1, -1, 1), yaws=-boxes.yaws, velocities=boxes.velocities * (1, -1))
 
 
 def scale_world(sample: Sample, factor: float) -> Sample:
@@ -238,6 +238,7 @@ def scale_world(sample: Sample, factor: float) -> Sample:
         sample,
         ego_T_cam=scale @ sample.ego_T_cam,
         boxes=scale_boxes(sample.boxes, factor),
+        doubtful=scale_boxes(sample.doubtful, factor),
         points=move_points(sample.points, scale),
     )
 

@@ -31,7 +31,7 @@ class ImageTargets(NamedTuple):
 
     Attributes:
         bins: (..., N, h, w) int64, index of its depth among the lift's; -1 where there is no point, or none within these depths.
-        classes: (..., N, h, w) int64, 1 + the class of the box that it lies in; 0 for none.
+        classes: (..., N, h, w) int64, 1 + the class of the box that it lies in; 0 for none; -1 for a doubtful one: no target.
     """
 
     bins: np.ndarray | Tensor
@@ -40,7 +40,7 @@ class ImageTargets(NamedTuple):
     def kinds(self) -> tuple[Tensor, Tensor]:
         """Which pixels (..., N, h, w) have a target: those on objects, and the others."""
         there = self.bins >= 0
-        return there & (self.classes > 0), there & (self.classes <= 0)
+        return there & (self.classes > 0), there & (self.classes == 0)
 
     def counts(self) -> Tensor:
         """(2,) float32: how many there are of both."""
@@ -55,6 +55,7 @@ def image_targets(
     mask: np.ndarray,
     lift: LiftConfig,
     size: tuple[int, int],
+    doubtful: Boxes | None = None,
 ) -> ImageTargets:
     """Targets of one sample of N cameras.
 
@@ -65,10 +66,13 @@ def image_targets(
         ego_T_cam: (N, 4, 4); need not be rigid, depth is in the camera's own metres.
         mask: (N,) bool, cameras that are there.
         size: (h, w) of the feature maps.
+        doubtful: boxes that may be there or not: what lies in none but one of these has no target.
     """
     h, w = size
     xyz = points[:, :3].astype(np.float32)
     point_classes = classes_of_points(xyz, boxes)
+    if doubtful is not None and len(doubtful):
+        point_classes[(point_classes == 0) & (classes_of_points(xyz, doubtful) > 0)] = -1
     bins = np.full((len(K), h * w), -1, np.int64)
     classes = np.zeros((len(K), h * w), np.int64)
     bin_size = (lift.depth_max - lift.depth_min) / lift.bins
@@ -140,7 +144,7 @@ def image_losses(
     losses = {}
     for name, weight, logits, wanted in (
         ("depth", config.depth, image.depth, targets.bins.clamp(min=0)),
-        ("classes", config.classes, class_logits, targets.classes),
+        ("classes", config.classes, class_logits, targets.classes.clamp(min=0)),
     ):
         if weight:
             entropy = F.cross_entropy(logits.float().movedim(2, 1), wanted, reduction="none")

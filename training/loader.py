@@ -69,7 +69,14 @@ class AugmentedSamples(Dataset):
         lift = self.config.model.lift
         size = height // lift.stride, width // lift.stride
         return image_targets(
-            latest_reading(sample.points), sample.boxes, sample.K, sample.ego_T_cam, sample.mask, lift, size
+            latest_reading(sample.points),
+            sample.boxes,
+            sample.K,
+            sample.ego_T_cam,
+            sample.mask,
+            lift,
+            size,
+            sample.doubtful,
         )
 
 
@@ -119,13 +126,18 @@ class ProcessBatches(Sampler):
 
 
 def collate(drawn: Sequence[DrawnSample], inputs: Sequence[str]) -> dict[str, Any]:
-    """A batch, by name: boxes and tokens as lists, and the ``inputs``, those attributes of ``Sample`` that networks ask for.
+    """A batch, by name: boxes, doubtful boxes and tokens as lists, and the ``inputs``, those attributes of ``Sample`` that networks
+    ask for.
 
     These are images (B, N, H, W, 3) uint8, or, for the device to gather them, index (B,) and change; K, ego_T_cam float32; mask
     bool; points a list of (n_i, POINT) float32. ``image_targets`` are there where the training asks for them.
     """
     samples = [d.sample for d in drawn]
-    batch: dict[str, Any] = {"boxes": [s.boxes for s in samples], "tokens": [s.token for s in samples]}
+    batch: dict[str, Any] = {
+        "boxes": [s.boxes for s in samples],
+        "doubtful": [s.doubtful for s in samples],
+        "tokens": [s.token for s in samples],
+    }
     changes = [d.change for d in drawn if d.change is not None]
     for name in inputs:
         values = [getattr(s, name) for s in samples]

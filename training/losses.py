@@ -11,15 +11,19 @@ from bevdistill_ros.training.config import CenterLossConfig
 from bevdistill_ros.training.targets import CenterTargets
 
 
-def gaussian_focal_loss(logits: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+def gaussian_focal_loss(
+    logits: Tensor, target: Tensor, doubtful: Tensor | None = None, alpha: float = 2.0, beta: float = 4.0
+) -> Tensor:
     """Sum over all cells of the penalty-reduced focal loss (CornerNet, Law & Deng 2018, eq. 1).
 
-    At centres (target 1): -(1 - p)^alpha log p; elsewhere: -(1 - target)^beta p^alpha log(1 - p).
+    At centres (target 1): -(1 - p)^alpha log p; elsewhere: -(1 - target)^beta p^alpha log(1 - p), but 0 where ``doubtful`` (bool).
     """
     p = logits.sigmoid()
     at_center = target == 1
     center = (1 - p) ** alpha * F.logsigmoid(logits)
     elsewhere = (1 - target) ** beta * p**alpha * F.logsigmoid(-logits)
+    if doubtful is not None:
+        elsewhere = elsewhere.masked_fill(doubtful, 0.0)
     return -torch.where(at_center, center, elsewhere).sum()
 
 
@@ -32,7 +36,7 @@ def center_losses(
         counts: (2,) above 0, what to divide by instead of these targets' own ``counts()``, where they are a part of a batch.
     """
     centers, cells = targets.counts().clamp(min=1) if counts is None else counts
-    heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap) / centers
+    heatmap = gaussian_focal_loss(outputs.heatmap.float(), targets.heatmap, targets.doubtful) / centers
     # Few cells are regressed: (n, BOX_CODE) of them.
     regressed = targets.weight > 0
     predicted, wanted = (codes.movedim(2, -1)[regressed] for codes in (outputs.codes, targets.codes))

@@ -169,7 +169,8 @@ class DetectionModule(lightning.LightningModule):
         """Of the centre head; None without one, and as long as it does not run."""
         if self.config.model.head is None or self._images_alone():
             return None
-        return center_targets(batch["boxes"], self.config.model, self.config.training.loss, self.device)
+        model, loss = self.config.model, self.config.training.loss
+        return center_targets(batch["boxes"], model, loss, self.device, batch["doubtful"])
 
     def _counts(self, parts: list[dict]) -> LossCounts:
         """What the losses of a step are divided by: counts over all of its parts and processes, at least 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +22,14 @@ class CenterTargets:
     codes: (B, groups, BOX_CODE, Y, X); NaN where a value is unknown.
     weight: (B, groups, Y, X), 1 where codes are to be regressed.
     count: number of centres in the batch.
+    doubtful: (B, classes, Y, X) bool, where it is not known whether there is an object; None: nowhere.
     """
 
     heatmap: Tensor
     codes: Tensor
     weight: Tensor
     count: int
+    doubtful: Tensor | None = None
 
     def counts(self) -> Tensor:
         """(2,) float32: how many centres there are, and how many cells regress one."""
@@ -79,9 +82,17 @@ def draw_heatmap(boxes: Boxes, grid: BevGrid, overlap: float, min_radius: int, d
 
 
 def center_targets(
-    boxes: list[Boxes], model: ModelConfig, config: CenterLossConfig, device: torch.device
+    boxes: list[Boxes],
+    model: ModelConfig,
+    config: CenterLossConfig,
+    device: torch.device,
+    doubtful: Sequence[Boxes] = (),
 ) -> CenterTargets:
-    """Targets of a batch; boxes whose centre is off the grid are left out."""
+    """Targets of a batch; boxes whose centre is off the grid are left out.
+
+    Args:
+        doubtful: of each sample, boxes that may be there or not; none of any.
+    """
     grid = model.grid
     groups = torch.tensor(group_of_class(model.classes, model.head), device=device)
     shape = (grid.rows, grid.columns)
@@ -114,7 +125,13 @@ def center_targets(
             weight[s, group] = nearest.isfinite().float()
             own_offset = torch.stack([o.gather(0, which[None])[0] for o in (offset_x, offset_y)])
             codes[s, group] = torch.cat([own_offset, box_part[which].permute(2, 0, 1)])
-    return CenterTargets(heatmap, codes, weight, count)
+    unknown = None
+    if any(map(len, doubtful)):
+        unknown = torch.zeros_like(heatmap, dtype=torch.bool)
+        for s, found in enumerate(doubtful):
+            if len(found):
+                unknown[s] = draw_heatmap(found, grid, config.overlap, config.min_radius, device) > 0
+    return CenterTargets(heatmap, codes, weight, count, unknown)
 
 
 def _cell_axes(grid: BevGrid, device: torch.device) -> tuple[Tensor, Tensor]:

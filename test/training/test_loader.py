@@ -42,7 +42,7 @@ def batches(root, config, inputs, images: bool, points: bool, workers: int = 0) 
 
 
 def test_a_batch_holds_what_the_network_asks_for(tiny_nuscenes, config) -> None:
-    always = {"boxes", "tokens"}
+    always = {"boxes", "doubtful", "tokens"}
     (seen, _) = batches(tiny_nuscenes, config, LSS.inputs, True, False)
     assert set(seen) == always | {"images", "K", "ego_T_cam", "mask"}
     (felt, _) = batches(tiny_nuscenes, config, PillarNet.inputs, False, True)

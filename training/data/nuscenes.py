@@ -29,6 +29,7 @@ from bevdistill_ros.geometry import (
 )
 from bevdistill_ros.models.pillars import POINT
 from bevdistill_ros.preprocess import Preprocessor
+from bevdistill_ros.training.data.doubtful import doubtful_boxes, read_doubtful
 from bevdistill_ros.training.data.inside import inside
 from bevdistill_ros.training.data.lidar import LidarReader
 from bevdistill_ros.training.data.records import ego_pose, mounting, rotation_of
@@ -50,6 +51,7 @@ class Sample:
         t_ref: reference time, ns.
         timestamp: the annotations' own time, ns.
         points: (n, POINT) float32 of the LiDAR, base frame at ``t_ref``, see ``lidar.py``; (0, POINT) where not asked for.
+        doubtful: boxes that may be there or not, as ``boxes`` but for their scores, see ``doubtful.py``.
     """
 
     token: str
@@ -62,6 +64,7 @@ class Sample:
     t_ref: int
     timestamp: int
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, POINT), np.float32))
+    doubtful: Boxes = field(default_factory=lambda: Boxes.empty(()))
 
 
 class PreparedImages(Protocol):
@@ -266,6 +269,9 @@ class NuScenesSamples:
         self._lidar = None if points is None else LidarReader(nusc, points)
         self._cache: dict[str, np.ndarray] | None = {} if cache else None
         self._prepared: PreparedImages | None = None
+        self._doubtful: dict[str, list[dict]] = {}
+        for row in read_doubtful(Path(nusc.table_root)):
+            self._doubtful.setdefault(row["sample_token"], []).append(row)
 
     def with_images(self, prepared: PreparedImages) -> NuScenesSamples:
         """The same samples with images and their K from ``prepared`` instead of the picture files."""
@@ -300,6 +306,7 @@ class NuScenesSamples:
             if camera in records:
                 record = records[camera]
                 ego_T_cam[i] = ego_ref_T_cam(global_T_ego, ego_pose(self.nusc, record), mounting(self.nusc, record))
+        ego_T_global = invert(global_T_ego)
         timestamp = sample["timestamp"] * 1000
         return Sample(
             token=sample["token"],
@@ -307,10 +314,13 @@ class NuScenesSamples:
             K=self.intrinsics(index),
             ego_T_cam=ego_T_cam,
             mask=np.array([camera in records for camera in self.cameras]),
-            boxes=self._boxes(sample).transformed(invert(global_T_ego)).propagated((t_ref - timestamp) * 1e-9),
+            boxes=self._boxes(sample).transformed(ego_T_global).propagated((t_ref - timestamp) * 1e-9),
             global_T_ego=global_T_ego,
             t_ref=t_ref,
             timestamp=timestamp,
+            doubtful=doubtful_boxes(self._doubtful.get(sample["token"], ()), self.class_names).transformed(
+                ego_T_global
+            ),
         )
 
     def records(self, index: int) -> dict[str, dict]:
@@ -436,6 +446,7 @@ def turn_rig(sample: Sample, yaw: float) -> Sample:
         sample,
         ego_T_cam=turned_T_ego @ sample.ego_T_cam,
         boxes=sample.boxes.transformed(turned_T_ego),
+        doubtful=sample.doubtful.transformed(turned_T_ego),
         global_T_ego=sample.global_T_ego @ invert(turned_T_ego),
         points=move_points(sample.points, turned_T_ego),
     )

@@ -88,6 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --calibrate: the lowest thresholds with this precision (default: those with the best F1)",
     )
     parser.add_argument(
+        "--doubt",
+        type=_share,
+        default=0.5,
+        metavar="S",
+        help="share of its class's threshold from which on a box that becomes no object is doubtful: training takes its place "
+        "neither for an object nor for empty ground (default: %(default)s)",
+    )
+    parser.add_argument(
         "--cameras", nargs="+", metavar="CHANNEL", help="cameras to use (default: those of the training)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -16,6 +16,9 @@ from bevdistill_ros.training.label.tracking import Tracker
 OVERLAP = 0.2
 """Intersection over union seen from above beyond which two boxes cannot both be right."""
 
+NEAR = 1.0
+"""m. A box this close to one of an object of its class is of that object, though smoothing has moved it."""
+
 WEAK = 0.75
 """Share of its class's threshold from which on a box may continue an object; only a box of the whole threshold begins one."""
 
@@ -75,6 +78,18 @@ def find_objects(frames: Sequence[Frame], thresholds: Mapping[str, float]) -> Sc
             else:
                 objects.append(thing)
     return SceneObjects(_apart(objects, len(frames), thresholds, dropped), +dropped)
+
+
+def doubtful_boxes(frame: Frame, written: Boxes, thresholds: Mapping[str, float], share: float) -> Boxes:
+    """Boxes of a frame that became no object, and yet may be one: those of ``share`` of their class's threshold or more that
+    neither lie on a ``written`` box of the same frame nor are ``NEAR`` one of their own class."""
+    lowest = share * np.array([thresholds[name] for name in frame.boxes.class_names])
+    boxes = frame.boxes[frame.boxes.scores >= lowest[frame.boxes.labels]]
+    if not (len(boxes) and len(written)):
+        return boxes
+    distance = np.linalg.norm(boxes.centers[:, None, :2] - written.centers[None, :, :2], axis=2)
+    own = (boxes.labels[:, None] == written.labels) & (distance < NEAR)
+    return boxes[~((rotated_iou_bev(boxes, written) > OVERLAP) | own).any(axis=1)]
 
 
 def _strong(threshold: float) -> float:

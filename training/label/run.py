@@ -32,6 +32,9 @@ from bevdistill_ros.training.label.tables import LabelledVersion
 from bevdistill_ros.training.label.thresholds import check_scores, choose_scores, read_scores
 from bevdistill_ros.training.teacher import Teacher, make_detector
 
+COUNTED = ("objects", "still", "boxes", "filled", "without_points", "doubtful")
+"""What the report has of every class; see ``docs/label.md``."""
+
 LOWEST_SCORE = 0.05
 """Calibration looks at no boxes below."""
 
@@ -103,6 +106,7 @@ def _label(
         "teacher": hashlib.sha256(path.read_bytes()).hexdigest(),
         "version": nusc.version,
         "thresholds": thresholds,
+        "doubt": arguments.doubt,
         "cameras": list(cameras),
         "samples": hashlib.sha256("".join(tokens).encode()).hexdigest(),
     }
@@ -111,7 +115,7 @@ def _label(
         print(f"{version.folder}: is there already, made with the same settings")
         return version.report
 
-    labeller = SceneLabeller(detector, nusc, thresholds)
+    labeller = SceneLabeller(detector, nusc, thresholds, arguments.doubt)
     with _bar(len(tokens)) as bar:
         for name, own in scenes.items():
             if version.scene(name) is None:
@@ -127,6 +131,7 @@ def _label(
         "scenes_left": len(nusc.scene) - len(scenes),
         "samples": len(tokens),
         "thresholds": thresholds,
+        "doubt": arguments.doubt,
         "classes": _total([version.scene(name)["classes"] for name in scenes], names),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -139,7 +144,7 @@ def _total(parts: Sequence[Mapping[str, Mapping[str, Any]]], names: Sequence[str
     """Sums over scenes, for every class."""
     total = {}
     for name in names:
-        counts: Counter[str] = Counter(dict.fromkeys(("boxes", "objects", "filled", "without_points", "still"), 0))
+        counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         dropped: Counter[str] = Counter()
         for part in parts:
             own = dict(part.get(name, {}))
@@ -151,11 +156,10 @@ def _total(parts: Sequence[Mapping[str, Mapping[str, Any]]], names: Sequence[str
 
 def _table(report: Mapping[str, Any]) -> str:
     """The report as text."""
-    columns = ("objects", "still", "boxes", "filled", "without_points")
-    lines = [f"{'class':<22}{'score':>7}" + "".join(f"{column.replace('_', ' '):>16}" for column in columns)]
+    lines = [f"{'class':<22}{'score':>7}" + "".join(f"{column.replace('_', ' '):>16}" for column in COUNTED)]
     dropped: Counter[str] = Counter()
     for name, counts in report["classes"].items():
-        cells = "".join(f"{counts[column]:>16}" for column in columns)
+        cells = "".join(f"{counts[column]:>16}" for column in COUNTED)
         lines.append(f"{name:<22}{report['thresholds'][name]:>7.3f}{cells}")
         dropped.update(counts["dropped"])
     if dropped:

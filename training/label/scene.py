@@ -13,16 +13,17 @@ from nuscenes.nuscenes import NuScenes
 
 from bevdistill_ros.config import PointsConfig
 from bevdistill_ros.detector import Detector
-from bevdistill_ros.geometry import invert, make_transform, rotation_z
+from bevdistill_ros.geometry import Boxes, invert, make_transform, rotation_z
 from bevdistill_ros.training.convert.annotations import CATEGORY_OF_CLASS
 from bevdistill_ros.training.convert.point_clouds import count_inside
+from bevdistill_ros.training.data.doubtful import doubtful_rows
 from bevdistill_ros.training.data.lidar import LidarReader
 from bevdistill_ros.training.data.nuscenes import NuScenesSamples
 from bevdistill_ros.training.data.nuscenes_tables import rounded, token, wxyz
 from bevdistill_ros.training.evaluate import predict
 from bevdistill_ros.training.evaluation import attribute_of
-from bevdistill_ros.training.label.objects import WEAK, Frame, SceneObjects, find_objects
-from bevdistill_ros.training.label.refine import LabelledObject
+from bevdistill_ros.training.label.objects import WEAK, Frame, SceneObjects, doubtful_boxes, find_objects
+from bevdistill_ros.training.label.refine import LabelledObject, concatenate
 from bevdistill_ros.training.label.tables import with_categories
 from bevdistill_ros.training.teacher import Teacher
 
@@ -47,10 +48,13 @@ class SceneLabeller:
         detector: the teacher.
         nusc: tables of the dataset.
         thresholds: score by class.
+        doubt: share of these from which on a box that becomes no object is doubtful.
     """
 
-    def __init__(self, detector: Detector | Teacher, nusc: NuScenes, thresholds: Mapping[str, float]) -> None:
-        self.detector, self.nusc, self.thresholds = detector, nusc, thresholds
+    def __init__(
+        self, detector: Detector | Teacher, nusc: NuScenes, thresholds: Mapping[str, float], doubt: float
+    ) -> None:
+        self.detector, self.nusc, self.thresholds, self.doubt = detector, nusc, thresholds, doubt
         self._categories = {row["name"]: row["token"] for row in with_categories(nusc.category)}
         self._attributes = {row["name"]: row["token"] for row in nusc.attribute}
         has_lidar = any(sensor["modality"] == "lidar" for sensor in nusc.sensor)
@@ -65,14 +69,24 @@ class SceneLabeller:
             each: called after each sample.
         """
         keyframes, frames = [], []
-        lowest = WEAK * min(self.thresholds.values())
+        lowest = min(WEAK, self.doubt) * min(self.thresholds.values())
         for sample, boxes in predict(self.detector, samples, score_threshold=lowest):
             keyframes.append(_Keyframe(sample.token, sample.t_ref, sample.timestamp, sample.global_T_ego))
             frames.append(Frame(sample.t_ref, boxes.transformed(sample.global_T_ego)))
             each()
         found = find_objects(frames, self.thresholds)
         annotations, instances = self._rows(name, keyframes, found)
-        return {"annotations": annotations, "instances": instances, "classes": _report(found, annotations, instances)}
+        doubtful = []
+        for number, (keyframe, frame) in enumerate(zip(keyframes, frames)):
+            written = [thing.boxes[thing.frames == number] for thing in found.objects]
+            there = concatenate(written) if written else Boxes.empty(frame.boxes.class_names)
+            doubtful += doubtful_rows(keyframe.token, doubtful_boxes(frame, there, self.thresholds, self.doubt))
+        return {
+            "annotations": annotations,
+            "instances": instances,
+            "doubtful": doubtful,
+            "classes": _report(found, annotations, instances, doubtful),
+        }
 
     def _rows(self, scene: str, keyframes: list[_Keyframe], found: SceneObjects) -> tuple[list[dict], list[dict]]:
         points = [self._points(keyframe) for keyframe in keyframes]
@@ -139,7 +153,9 @@ class SceneLabeller:
         }
 
 
-def _report(found: SceneObjects, annotations: list[dict], instances: list[dict]) -> dict[str, dict[str, Any]]:
+def _report(
+    found: SceneObjects, annotations: list[dict], instances: list[dict], doubtful: list[dict]
+) -> dict[str, dict[str, Any]]:
     """Counts by class; see ``docs/label.md``."""
     name_of = {instance["token"]: thing.name for instance, thing in zip(instances, found.objects)}
     classes: dict[str, Counter[str]] = {}
@@ -148,6 +164,8 @@ def _report(found: SceneObjects, annotations: list[dict], instances: list[dict])
         counts["boxes"] += 1
         counts["filled"] += row["score"] is None
         counts["without_points"] += row["num_lidar_pts"] == 0
+    for row in doubtful:
+        classes.setdefault(row["detection_name"], Counter())["doubtful"] += 1
     for thing in found.objects:
         counts = classes[thing.name]
         counts["objects"] += 1

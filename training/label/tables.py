@@ -18,6 +18,7 @@ from nuscenes.nuscenes import NuScenes
 from bevdistill_ros.errors import UsageError, UserError
 from bevdistill_ros.files import write_atomically
 from bevdistill_ros.training.convert.annotations import CATEGORY_OF_CLASS
+from bevdistill_ros.training.data.doubtful import DOUBTFUL, read_doubtful
 from bevdistill_ros.training.data.inside import plain_name
 from bevdistill_ros.training.data.nuscenes_tables import token
 
@@ -76,7 +77,7 @@ class LabelledVersion:
         return _read(self._scene_path(name)) or None
 
     def add_scene(self, name: str, rows: Mapping[str, Any]) -> None:
-        """Keep a finished scene: its ``annotations`` and ``instances``, and more to be kept beside them."""
+        """Keep a finished scene: its ``annotations``, ``instances`` and ``doubtful`` boxes, and more to be kept beside them."""
         write_atomically(self._scene_path(name), json.dumps(rows))
 
     def finish(self, scenes: Mapping[str, Collection[str]], report: Mapping[str, Any]) -> None:
@@ -91,12 +92,15 @@ class LabelledVersion:
         new.mkdir()
         labelled = {sample for samples in scenes.values() for sample in samples}
         annotations, instances = _others(self.source, labelled)
+        doubtful = [row for row in read_doubtful(self.source) if row["sample_token"] not in labelled]
         for name in scenes:
             rows = self.scene(name)
             annotations += rows["annotations"]
             instances += rows["instances"]
+            doubtful += rows["doubtful"]
         _write_table(new / "sample_annotation.json", annotations)
         _write_table(new / "instance.json", instances)
+        _write_table(new / DOUBTFUL, doubtful)
         _write_table(new / "category.json", with_categories(_table(self.source, "category")))
         write_atomically(new / SETTINGS, json.dumps({"settings": self.settings, "report": report}, indent=2) + "\n")
         for path in self.source.glob("*.json"):

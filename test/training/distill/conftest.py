@@ -116,6 +116,7 @@ def make_batch(truth) -> Callable[..., dict[str, Any]]:
             "mask": torch.ones(samples, 2, dtype=torch.bool),
             "points": [torch.from_numpy(own) for own in points],
             "boxes": [truth] * samples,
+            "doubtful": [],
             "tokens": [str(i) for i in range(samples)],
         }
 

@@ -133,10 +133,16 @@ def test_labels_are_the_true_boxes_with_velocities(root, oracle, tiny_checkpoint
     assert report["scenes"] == 2 and report["scenes_left"] == 0 and report["samples"] == 8
     # Three cars and the far one; that without points is not known to the oracle. The child is in one sample only.
     assert report["classes"]["car"] | {"dropped": 0} == {
-        "objects": 6, "boxes": 24, "filled": 0, "without_points": 0, "still": 4, "dropped": 0
+        "objects": 6, "boxes": 24, "filled": 0, "without_points": 0, "still": 4, "doubtful": 8, "dropped": 0
     }  # fmt: skip
     assert report["classes"]["pedestrian"]["boxes"] == 10
     assert report["classes"]["car"]["dropped"] == {"seen briefly and weakly": 8}
+    for index in range(len(tokens)):  # each ghost is remembered where it was seen
+        sample = labels.geometry(index)
+        (ghost,) = sample.doubtful.centers
+        assert -50 < ghost[:2].min() <= ghost[:2].max() < -30 and sample.doubtful.names == ["car"]
+        np.testing.assert_allclose(sample.doubtful.sizes, [[4.0, 2.0, 1.5]])
+    assert not any(len(truth.geometry(index).doubtful) for index in range(len(tokens)))
     assert "labels of 8 samples in 2 scenes" in capsys.readouterr().out
 
 
