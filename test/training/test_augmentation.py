@@ -12,6 +12,7 @@ from bevdistill_ros.geometry import Boxes, Camera, make_transform, rotation_z, t
 from bevdistill_ros.training.augmentation import (
     PixelChange,
     augment,
+    augment_geometry,
     change_pixels,
     colour_matrices,
     draw_augmentation,
@@ -95,6 +96,19 @@ def assert_consistent(sample: Sample) -> None:
         assert (
             np.abs([(weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()] - pixel).max() < 0.35
         )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_doubtful_boxes_move_like_the_others(seed: int) -> None:
+    sample = scene()
+    rng = np.random.default_rng(seed)
+    config = AugmentationConfig(rig_yaw_deg=((-180.0, 180.0),), bev_scale=(0.9, 1.1), flip=0.5)
+    drawn = draw_augmentation(config, sample.mask, (256, 96), rng)
+    changed = augment_geometry(replace(sample, doubtful=sample.boxes), drawn, 256)
+    for name in ("centers", "sizes", "yaws", "velocities"):
+        moved = getattr(changed.doubtful, name)
+        np.testing.assert_array_equal(moved, getattr(changed.boxes, name))
+        assert not np.array_equal(moved, getattr(sample.boxes, name), equal_nan=True)
 
 
 def test_the_scene_itself_is_consistent() -> None:

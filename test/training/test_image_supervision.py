@@ -97,6 +97,27 @@ def test_an_augmented_sample_has_the_targets_of_its_pixels(seed: int) -> None:
     assert (before.classes == after.classes).mean() > 0.9 and set(np.unique(before.classes)) == {0, 1, 2}
 
 
+def test_pixels_of_doubtful_boxes_have_no_target() -> None:
+    """Neither class nor depth is learnt there; what lies in a true box as well keeps its class."""
+    points = np.array([[5.0, 0.1, 0.1], [7.0, -2.0, 0.1], [9.0, 3.0, 0.1]])
+    there = boxes((5.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0, 1))
+    doubtful = boxes((5.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0, 0), (7.0, -2.0, 0.0, 2.0, 2.0, 2.0, 0.0, 0))
+    poses = np.tile(make_transform(FORWARD), (1, 1, 1))
+    sure, unsure = (
+        image_targets(points, there, K[None], poses, np.ones(1, bool), LIFT, SIZE, doubt) for doubt in (None, doubtful)
+    )
+    assert np.array_equal(sure.bins, unsure.bins) and (sure.bins >= 0).sum() == 3
+    assert sorted(sure.classes[sure.bins >= 0]) == [0, 0, 2] and sorted(unsure.classes[sure.bins >= 0]) == [-1, 0, 2]
+    on, off = ImageTargets(*map(torch.from_numpy, unsure)).kinds()
+    assert on.sum() == 1 and off.sum() == 1
+    logits = torch.zeros(1, 1, 3, *SIZE, requires_grad=True)
+    image = ImageFeatures(torch.zeros(1, 1, 10, *SIZE, requires_grad=True), torch.zeros(1, 1, 3, *SIZE))
+    targets = ImageTargets(*(torch.from_numpy(part)[None] for part in unsure))
+    sum(image_losses(image, logits, targets, ImageSupervisionConfig(depth=1.0, classes=1.0)).values()).backward()
+    for learnt in (logits.grad, image.depth.grad):
+        assert torch.equal(learnt.abs().sum(dim=2) > 0, (on | off)[None])
+
+
 def test_losses_are_the_mean_of_objects_and_of_the_rest() -> None:
     rng = torch.Generator().manual_seed(0)
     image = ImageFeatures(torch.randn(1, 1, 10, *SIZE, generator=rng), torch.zeros(1, 1, 3, *SIZE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,35 @@ def test_minibatch_losses_are_normalised_by_boxes_not_by_samples() -> None:
     for name in single:
         assert torch.allclose(single[name], double[name], rtol=1e-4)
     assert one.count * 2 == two.count
+
+
+def test_a_doubtful_place_is_neither_object_nor_ground() -> None:
+    """The heatmap of the class has no gradient under a doubtful box; other classes, the box loss and true centres keep theirs."""
+    torch.manual_seed(0)
+    boxes = spread_boxes(0, 6)
+    config = CenterLossConfig()
+    beside = replace(boxes[[0]], centers=boxes.centers[[0]] + (5.0, 0.0, 0.0))  # nothing is there
+    far = replace(beside, centers=np.array([[500.0, 0.0, 0.0]]))
+
+    def gradients(doubtful: list[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = center_targets([boxes], MODEL, config, CPU, doubtful)
+        generator = torch.Generator().manual_seed(1)
+        logits, codes = (torch.randn(part.shape, generator=generator) for part in (targets.heatmap, targets.codes))
+        outputs = CenterOutputs(logits.requires_grad_(), codes.requires_grad_())
+        sum(center_losses(outputs, targets, config).values()).backward()
+        return logits.grad, codes.grad
+
+    plain, plain_codes = gradients([])
+    for nothing in ([Boxes.empty(())], [Boxes.empty(MODEL.classes)], [far]):
+        assert torch.equal(gradients(nothing)[0], plain)
+    heatmap, codes = gradients([beside])
+    assert torch.equal(codes, plain_codes)
+    changed = (heatmap != plain)[0]
+    label = int(beside.labels[0])
+    column, row = (int(v) for v in np.floor(np.asarray(MODEL.grid.to_cells(torch.from_numpy(beside.centers[0, :2])))))
+    assert changed[label, row, column] and heatmap[0, label, row, column] == 0
+    assert not heatmap[0][changed].any() and not changed[[i for i in range(10) if i != label]].any()
+    assert 9 <= changed.sum() <= 100  # the box's Gaussian
+    again, _ = gradients([boxes])  # doubt about what is there for certain: centres are learnt all the same
+    centers = center_targets([boxes], MODEL, config, CPU).heatmap == 1
+    assert torch.equal(again[centers], plain[centers]) and centers.sum() == 6

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from nuscenes.nuscenes import NuScenes
 
+from bevdistill_ros.errors import UserError
 from bevdistill_ros.geometry import Boxes, rotated_iou_bev, wrap_angle
 from bevdistill_ros.paths import share_directory
 from bevdistill_ros.training.config import load_config
+from bevdistill_ros.training.data.doubtful import read_doubtful
 from bevdistill_ros.training.data.nuscenes import NuScenesSamples, Sample, choose_samples, open_nuscenes
 from bevdistill_ros.training.evaluation import to_global
 from bevdistill_ros.training.teacher import Teacher
@@ -240,6 +242,18 @@ def test_other_scenes_keep_what_they_have(root, oracle, tiny_checkpoint, capsys)
         "score" in row for row in nusc.sample_annotation if scene[row["sample_token"]] == "scene-0103"
     )
     assert {row["token"] for row in nusc.instance} >= {row["instance_token"] for row in nusc.sample_annotation}
+
+
+def test_doubt_of_scenes_that_are_not_labelled_stays(root, oracle, tiny_checkpoint):
+    assert label(root, tiny_checkpoint, "--scenes", "scene-0061") == 0
+    first = read_doubtful(root / "v1.0-labels")
+    more = ["--scenes", "scene-0103", "--score", "0.4", "--doubt", "1"]  # nothing of the other scene is doubtful then
+    assert label(root, tiny_checkpoint, *more, version="v1.0-labels", output="v1.0-both") == 0
+    assert len(first) == 4 and read_doubtful(root / "v1.0-both") == first
+    for text, says in (("[1]", "cannot be read"), ("{", "cannot be read"), ('[{"sample_token": "a"}]', "translation")):
+        (root / "v1.0-both" / "doubtful.json").write_text(text)
+        with pytest.raises(UserError, match=f"doubtful.json: .*{says}.*label again"):
+            NuScenesSamples(open_nuscenes(root, "v1.0-both"), [], oracle.class_names, None)
 
 
 def test_thresholds_are_chosen_on_labelled_scenes_and_used(root, oracle, tiny_checkpoint, tmp_path, capsys):

@@ -11,7 +11,7 @@ from bevdistill_ros.geometry import Boxes
 
 pytest.importorskip("stonesoup")
 
-from bevdistill_ros.training.label.objects import Frame, find_objects
+from bevdistill_ros.training.label.objects import Frame, doubtful_boxes, find_objects
 
 NAMES = ("car", "truck", "pedestrian", "traffic_cone")
 THRESHOLDS = {"car": 0.4, "truck": 0.4, "pedestrian": 0.3, "traffic_cone": 0.3}
@@ -90,3 +90,22 @@ def test_every_box_above_the_threshold_is_in_an_object_or_counted():
     found = find_objects(scene(*frames), THRESHOLDS)
     assert sum(len(thing.detections) for thing in found.objects) + found.dropped.total() == 8 * 40
     assert {reason for _, reason in found.dropped} >= {"overlaps a stronger box", "seen briefly and weakly"}
+
+
+def test_what_became_no_object_is_doubtful():
+    """Above a share of its threshold, on no written box, and not where its own class is written."""
+    rows = [
+        ("car", 0, 0, 0.9),
+        ("truck", 1.0, 0, 0.39),
+        ("car", 20, 0, 0.25),
+        ("car", 30, 0, 0.15),
+        ("traffic_cone", 9, 9, 0.9),
+    ]
+    rows += [("traffic_cone", 9.7, 9, 0.2), ("pedestrian", 9.7, 9, 0.2)]
+    (frame,) = scene(rows)
+    written = frame.boxes[[0, 4]]
+    found = doubtful_boxes(frame, written, THRESHOLDS, 0.5)
+    assert list(zip(found.names, found.centers[:, 0])) == [("car", 20.0), ("pedestrian", 9.7)]
+    assert len(doubtful_boxes(frame, frame.boxes[[]], THRESHOLDS, 0.5)) == 6
+    assert len(doubtful_boxes(frame, frame.boxes[[]], THRESHOLDS, 0.3)) == 7
+    assert len(doubtful_boxes(scene([])[0], written, THRESHOLDS, 0.5)) == 0
