@@ -63,7 +63,7 @@ def test_a_box_is_found_where_its_points_are() -> None:
     for _ in range(80):
         points, boxes = zip(*(scene(rng) for _ in range(4)), strict=True)
         optimizer.zero_grad()
-        sum(module.losses({"points": points, "boxes": list(boxes)}).values()).backward()
+        sum(module.losses({"points": points, "boxes": list(boxes), "doubtful": []}).values()).backward()
         optimizer.step()
     network = module.network.eval()
     errors = []
