@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from bevdistill_ros.checkpoint import Checkpoint, load_checkpoint
-from bevdistill_ros.config import LssModelConfig, ModelConfig
+from bevdistill_ros.config import LssModelConfig, ModelConfig, SimulatedModelConfig
 from bevdistill_ros.errors import UserError
 from bevdistill_ros.runtime import onnx_runtime
 from bevdistill_ros.runtime.backends import AUTO, EXPORTED_SUFFIX, ONNXRUNTIME
@@ -88,7 +88,7 @@ def scored_in_bfloat16(config: ModelConfig) -> bool:
 
     Of others the parts work alike, and ``torch_bfloat16`` runs them; but nobody has scored one yet.
     """
-    if not isinstance(config, LssModelConfig) or config.head is None:
+    if not isinstance(config, (LssModelConfig, SimulatedModelConfig)) or config.head is None:
         return False
     return not (config.backbone.timm or config.backbone.deformable_stages)
 
