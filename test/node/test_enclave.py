@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -22,6 +21,10 @@ SOMETIMES = {
     ("topics", "subscribe", "/clock"),  # with use_sim_time
     ("services", "reply", f"/{NODE}/get_type_description"),  # not in Humble
 }
+
+
+BELOW = {("topics", "publish", "/rosout"), ("topics", "publish", f"/{NODE}/transition_event")}
+"""What rcl makes for every lifecycle node: rclpy does not list it."""
 
 
 def permitted() -> set[tuple[str, str, str]]:
@@ -42,23 +45,19 @@ def test_the_policy_permits_what_the_node_uses_and_nothing_else(make_bench) -> N
     bench = make_bench(CAMERAS)
     node = bench.node
     assert node.start()
-    bench.spin()
 
+    # As the node itself knows it: ROS's graph may hold another node of its name, of another test.
     def used() -> set[tuple[str, str, str]]:
-        ours = (node.get_name(), node.get_namespace())
         return (
-            {("topics", "publish", name) for name, _ in node.get_publisher_names_and_types_by_node(*ours)}
-            | {("topics", "subscribe", name) for name, _ in node.get_subscriber_names_and_types_by_node(*ours)}
-            | {("services", "reply", name) for name, _ in node.get_service_names_and_types_by_node(*ours)}
-            | {("services", "request", name) for name, _ in node.get_client_names_and_types_by_node(*ours)}
+            {("topics", "publish", publisher.topic_name) for publisher in node.publishers}
+            | {("topics", "subscribe", subscription.topic_name) for subscription in node.subscriptions}
+            | {("services", "reply", service.service_name) for service in node.services}
+            | {("services", "request", client.service_name) for client in node.clients}
         )
 
     wanted = permitted()
-    deadline = time.monotonic() + DEADLINE
-    while not wanted - SOMETIMES <= used() and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert used() - wanted == set()
-    assert wanted - used() <= SOMETIMES
+    assert wanted - used() <= SOMETIMES | BELOW and wanted >= BELOW
 
 
 def test_a_policy_is_well_formed() -> None:
