@@ -41,10 +41,8 @@ def command_line(arguments: list[str] | None = None) -> str:
         if os.path.isabs(value):
             absolute = Path(value)
             inside = absolute.is_relative_to(REPOSITORY)
-            last = (
-                absolute.parts[-2:] if absolute.suffix else absolute.parts[-1:]
-            )  # of files their folder, too: many have one name
-            value = str(absolute.relative_to(REPOSITORY) if inside else Path(*last))
+            kept = 2 if absolute.suffix else 1  # of files their folder, too: many have one name
+            value = str(absolute.relative_to(REPOSITORY) if inside else Path(*absolute.parts[-kept:]))
         return option + separator + value
 
     script, *rest = sys.argv if arguments is None else arguments
