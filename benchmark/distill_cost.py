@@ -72,7 +72,10 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
     device = torch.device(options.device)
 
     rows = yaml.safe_load(options.recipe.read_text())["rows"]
-    configs = {name: config_of(rows[name], options.teacher) for name in options.rows}
+    whole = {"training.image_supervision.alone_steps": 0}  # a step of detection, whatever a row begins with
+    configs = {
+        name: config_of({**rows[name], "set": {**rows[name]["set"], **whole}}, options.teacher) for name in options.rows
+    }
     plain, *_, last = configs.values()
     ways = {name: Way(config, device) for name, config in configs.items()}
 

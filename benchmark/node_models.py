@@ -10,18 +10,17 @@ environment. Run it on cores that nothing else uses.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
 from results_file import write_result
-from speed import median_run
+from speed import by_turns
 
-from bevdistill_ros.bench import command, report
+from bevdistill_ros.bench import command
 from bevdistill_ros.bench.end_to_end import detector, over_dds
 from bevdistill_ros.bench.publish import camera_names
 from bevdistill_ros.checkpoint import load_checkpoint
@@ -40,17 +39,14 @@ def main(argv: list[str] | None = None, report_line: Callable[[str], None] = pri
     options = parser.parse_args(argv)
     source = ["--seed", str(options.seed)]
     sets, _ = command.read_sets(command.make_parser().parse_args(source), ())
-    runs: list[list[dict[str, Any]]] = [[] for _ in options.models]
-    turns = list(range(len(options.models))) * options.rounds
-    random.Random(options.seed).shuffle(turns)
     with tempfile.TemporaryDirectory(prefix="bevdistill_models_") as folder:
-        for index in turns:
+        ways = {}
+        for index, path in enumerate(options.models):
             logs = Path(folder) / str(index)
-            logs.mkdir(exist_ok=True)
-            node = detector(options.models[index], options.device, camera_names(sets[0]), logs)
-            runs[index].append(over_dds(node, source, options.rate, options.seconds, logs, report_line))
-            report_line(report.over_dds(runs[index][-1]))
-    medians = [median_run(of_one) for of_one in runs]
+            logs.mkdir()
+            node = detector(path, options.device, camera_names(sets[0]), logs)
+            ways[str(index)] = partial(over_dds, node, source, options.rate, options.seconds, logs, report_line)
+        medians = list(by_turns(ways, options.rounds, options.seed, report_line).values())
     plain = medians[0]
     figures = [
         {

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,6 @@ def on_dds(options: argparse.Namespace, report_line: Callable[[str], None]) -> d
         return None
     source = ["--seed", str(options.seed), *source_words(options)]
     sets, _ = command.read_sets(command.make_parser().parse_args(source), ())
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "stock": [], "ours_10hz": []}
-    turns = list(found) * options.rounds
-    random.Random(options.seed).shuffle(turns)
     with tempfile.TemporaryDirectory(prefix="bevdistill_speed_") as folder:
         logs = Path(folder)
         parameters = {"torch_threads": options.threads, "backend": options.backend, "execution": options.execution}
@@ -71,11 +69,24 @@ def on_dds(options: argparse.Namespace, report_line: Callable[[str], None]) -> d
         stock_words += ["--threads", str(options.threads), "--", *source]
         program = (sys.executable, str(Path(__file__).resolve().with_name("stock_node.py")))
         stock = Answerer("stock_node", stock_words, program)
-        for name in turns:
-            answerer = stock if name == "stock" else ours
-            rate, seconds = (CALM_HZ, 2 * options.seconds) if name == "ours_10hz" else (RATE_HZ, options.seconds)
-            found[name].append(over_dds(answerer, source, rate, seconds, logs, report_line))
-            report_line(report.over_dds(found[name][-1]))
+        ways = {
+            "ours": partial(over_dds, ours, source, RATE_HZ, options.seconds, logs, report_line),
+            "stock": partial(over_dds, stock, source, RATE_HZ, options.seconds, logs, report_line),
+            "ours_10hz": partial(over_dds, ours, source, CALM_HZ, 2 * options.seconds, logs, report_line),
+        }
+        return by_turns(ways, options.rounds, options.seed, report_line)
+
+
+def by_turns(
+    ways: dict[str, Callable[[], dict[str, Any]]], rounds: int, seed: int, report_line: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Runs of ``over_dds`` by name, ``rounds`` of each in random order, told one by one, as ``median_run``."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    turns = list(ways) * rounds
+    random.Random(seed).shuffle(turns)
+    for name in turns:
+        found[name].append(ways[name]())
+        report_line(report.over_dds(found[name][-1]))
     return {name: median_run(runs) for name, runs in found.items()}
 
 
