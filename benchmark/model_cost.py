@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from bevdistill_ros.models.outputs import Outputs
 from bevdistill_ros.training.config import find_config, load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under python -P
+from medians import medians_ms
 from results_file import write_result
 from ring import ring
 
@@ -78,21 +78,6 @@ def infer(network: BevNetwork, inputs: dict[str, Any]) -> None:
     network.eval()(*(inputs[name] for name in network.inputs))
 
 
-def median_ms(ways: dict[str, Callable[[], None]], turns: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of each, run in turn; each once before, untimed."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 1):
-        for name, way in ways.items():
-            begin = clock()
-            way()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:
-                taken[name].append(1e3 * (clock() - begin))
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
 def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="names or files of configurations")
@@ -106,8 +91,11 @@ def main(arguments: list[str] | None = None, report: Callable[[str], None] = pri
     networks = {name: build_network(load_config(find_config(name)).model).to(device) for name in options.models}
     batches = {name: make_inputs(network, BATCH, device) for name, network in networks.items()}
     singles = {name: make_inputs(network, 1, device) for name, network in networks.items()}
-    steps = median_ms({n: lambda n=n: step(networks[n], batches[n]) for n in networks}, options.turns, device)
-    inferences = median_ms({n: lambda n=n: infer(networks[n], singles[n]) for n in networks}, 3 * options.turns, device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    ways = {n: lambda n=n: step(networks[n], batches[n]) for n in networks}
+    steps = medians_ms(ways, options.turns, device, clock)
+    ways = {n: lambda n=n: infer(networks[n], singles[n]) for n in networks}
+    inferences = medians_ms(ways, 3 * options.turns, device, clock)
     first = options.models[0]
     rows = {
         name: {

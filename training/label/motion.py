@@ -1,4 +1,4 @@
-"""How things of each detection class move, as far as following them needs to know."""
+"""How things of each detection class move, as far as following them needs to know, and which classes are taken for one another."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ class Motion:
 _VEHICLE = Motion(position=0.5, speed=6.0, drift=0.5, change=1.5)
 _CYCLE = Motion(position=0.3, speed=4.0, drift=0.5, change=1.0)
 _FIXED = Motion(position=0.4, speed=0.0, drift=0.0, change=0.0)
+
+KINDS = (
+    ("car", "truck", "bus", "trailer", "construction_vehicle"),
+    ("pedestrian",),
+    ("motorcycle", "bicycle"),
+    ("traffic_cone",),
+    ("barrier",),
+)
+"""Classes that a teacher takes for one another, and that move alike: they are followed together, and all keyframes of one decide
+which it is."""
 
 MOTIONS = {
     "car": _VEHICLE,

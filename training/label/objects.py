@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bevdistill_ros.geometry import Boxes, rotated_iou_bev
-from bevdistill_ros.training.label.motion import MOTIONS
+from bevdistill_ros.training.label.motion import KINDS, MOTIONS
 from bevdistill_ros.training.label.refine import LabelledObject, concatenate, refine
 from bevdistill_ros.training.label.tracking import Tracker
 
@@ -63,20 +63,15 @@ def find_objects(frames: Sequence[Frame], thresholds: Mapping[str, float]) -> Sc
         thresholds: score by class.
     """
     dropped: Counter[tuple[str, str]] = Counter()
-    stamps = [frame.stamp for frame in frames]
-    kept = [_without_overlaps(_above(frame.boxes, thresholds), thresholds, dropped) for frame in frames]
+    class_names = frames[0].boxes.class_names
+    limits = np.array([thresholds[name] for name in class_names])
+    kept = [_without_overlaps(frame.boxes, limits, dropped) for frame in frames]
     objects = []
-    for label, name in enumerate(frames[0].boxes.class_names):
-        boxes = [found[found.labels == label] for found in kept]
-        tracks = Tracker(MOTIONS[name], thresholds[name])(boxes, stamps)
-        used = sum(int((track.found >= 0).sum()) for track in tracks)
-        dropped[name, "below the threshold, and no object goes on there"] += sum(map(len, boxes)) - used
-        for track in tracks:
-            thing = refine(track, boxes, stamps, name, MOTIONS[name])
-            if len(thing.detections) < LONG_ENOUGH and thing.detections.max() < _strong(thresholds[name]):
-                dropped[name, "seen briefly and weakly"] += len(thing.detections)
-            else:
-                objects.append(thing)
+    for kind in KINDS:
+        labels = [class_names.index(name) for name in kind if name in class_names]
+        if labels:
+            places = [chosen[np.isin(frame.boxes.labels[chosen], labels)] for frame, chosen in zip(frames, kept)]
+            objects += _follow(frames, places, labels, limits, dropped)
     return SceneObjects(_apart(objects, len(frames), thresholds, dropped), +dropped)
 
 
@@ -92,29 +87,86 @@ def doubtful_boxes(frame: Frame, written: Boxes, thresholds: Mapping[str, float]
     return boxes[~((rotated_iou_bev(boxes, written) > OVERLAP) | own).any(axis=1)]
 
 
-def _strong(threshold: float) -> float:
-    return threshold + STRONG * (1 - threshold)
+def _follow(
+    frames: Sequence[Frame],
+    places: Sequence[np.ndarray],
+    labels: Sequence[int],
+    limits: np.ndarray,
+    dropped: Counter[tuple[str, str]],
+) -> list[LabelledObject]:
+    """Objects of one kind.
+
+    Args:
+        places: of each frame, indices of the boxes that show them, one a thing.
+        labels: of the kind's classes.
+        limits: thresholds by label.
+    """
+    class_names = frames[0].boxes.class_names
+    stamps = [frame.stamp for frame in frames]
+    tracker = Tracker(MOTIONS[class_names[labels[0]]], limits)
+    objects = []
+    unused = [set(chosen.tolist()) for chosen in places]
+    for track in tracker([frame.boxes[chosen] for frame, chosen in zip(frames, places)], stamps):
+        seen = []
+        for frame, index in zip(track.frames, track.found):
+            if index >= 0:
+                place = int(places[frame][index])
+                unused[frame].remove(place)
+                seen.append(_opinions(frames[frame].boxes, place, labels))
+        label = _vote(seen, limits)
+        name = class_names[label]
+        thing = refine(track, concatenate([_opinion(boxes, label) for boxes in seen]), stamps, name, MOTIONS[name])
+        strong = limits[label] + STRONG * (1 - limits[label])
+        if len(thing.detections) < LONG_ENOUGH and thing.detections.max() < strong:
+            dropped[name, "seen briefly and weakly"] += len(thing.detections)
+        else:
+            objects.append(thing)
+    for frame, left in zip(frames, unused):
+        for index in left:
+            dropped[frame.boxes.names[index], "below the threshold, and no object goes on there"] += 1
+    return objects
 
 
-def _above(boxes: Boxes, thresholds: Mapping[str, float]) -> Boxes:
-    """Boxes that may matter: those above the weak threshold of their class."""
-    lowest = np.array([WEAK * thresholds[name] for name in boxes.class_names])
-    return boxes[boxes.scores >= lowest[boxes.labels]]
-
-
-def _without_overlaps(boxes: Boxes, thresholds: Mapping[str, float], dropped: Counter[tuple[str, str]]) -> Boxes:
-    """Boxes of one frame that do not overlap, of whatever class: the one that is further above its threshold stays."""
-    limits = np.array([thresholds[name] for name in boxes.class_names])[boxes.labels]
-    order = np.argsort(-boxes.scores / limits, kind="stable")
+def _without_overlaps(boxes: Boxes, limits: np.ndarray, dropped: Counter[tuple[str, str]]) -> np.ndarray:
+    """Indices of those boxes of a frame that may matter, as they are above the weak threshold of their class, and do not overlap,
+    of whatever class: the one that is further above its threshold stays."""
+    strength = boxes.scores / limits[boxes.labels]
+    candidates = np.flatnonzero(strength >= WEAK)
+    candidates = candidates[np.argsort(-strength[candidates], kind="stable")]
     overlapping = rotated_iou_bev(boxes, boxes) > OVERLAP
     chosen: list[int] = []
-    for index in order:
+    for index in candidates:
         if overlapping[index, chosen].any():
-            if boxes.scores[index] >= limits[index]:
+            if strength[index] >= 1:
                 dropped[boxes.names[index], "overlaps a stronger box"] += 1
         else:
             chosen.append(index)
-    return boxes[np.sort(np.array(chosen, dtype=int))]
+    return np.sort(np.array(chosen, dtype=int))
+
+
+def _opinions(boxes: Boxes, place: int, labels: Sequence[int]) -> Boxes:
+    """What a frame says of the thing at a box: that box first, then the strongest overlapping one of each other class."""
+    there = np.flatnonzero(rotated_iou_bev(boxes[place], boxes)[0] > OVERLAP)
+    opinions = [place]
+    for label in labels:
+        own = there[boxes.labels[there] == label]
+        if label != boxes.labels[place] and len(own):
+            opinions.append(own[np.argmax(boxes.scores[own])])
+    return boxes[opinions]
+
+
+def _vote(seen: Sequence[Boxes], limits: np.ndarray) -> int:
+    """The label that all frames together say most for: the largest sum of scores, in thresholds of their classes."""
+    votes = np.zeros(len(limits))
+    for opinions in seen:
+        votes[opinions.labels] += opinions.scores / limits[opinions.labels]
+    return int(np.argmax(votes))
+
+
+def _opinion(opinions: Boxes, label: int) -> Boxes:
+    """The box of a class, or the first where none is of it."""
+    own = np.flatnonzero(opinions.labels == label)
+    return opinions[own if len(own) else [0]]
 
 
 def _apart(

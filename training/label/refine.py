@@ -59,19 +59,20 @@ class LabelledObject:
         return float(self.detections.mean())
 
 
-def refine(track: Track, frames: Sequence[Boxes], stamps: Sequence[int], name: str, motion: Motion) -> LabelledObject:
+def refine(track: Track, seen: Boxes, stamps: Sequence[int], name: str, motion: Motion) -> LabelledObject:
     """The object behind a track.
 
     Args:
-        track: which boxes are its.
-        frames: boxes of the class in each frame of the scene, global frame.
-        stamps: times of the frames, ns.
+        track: when it was found, and the way that it takes.
+        seen: its box in each frame that it was found in, global frame; some are of class ``name``, others may be of another.
+        stamps: times of the scene's frames, ns.
+        name: what it is.
     """
     found = track.found >= 0
-    chosen = [frames[frame][index] for frame, index in zip(track.frames, track.found) if index >= 0]
-    seen = concatenate(chosen)
     times = (np.array([stamps[frame] for frame in track.frames]) - stamps[track.first]) * 1e-9
-    size = np.array([weighted_median(seen.sizes[:, axis], seen.scores) for axis in range(3)])
+    label = seen.class_names.index(name)
+    own = seen[seen.labels == label]  # a box of another class has the size of what it was taken for
+    size = np.array([weighted_median(own.sizes[:, axis], own.scores) for axis in range(3)])
 
     centers, velocities = track.centers.copy(), track.velocities.copy()
     still = stands_still(seen.centers[:, :2], times[found], motion)
@@ -88,7 +89,7 @@ def refine(track: Track, frames: Sequence[Boxes], stamps: Sequence[int], name: s
         yaws = smooth_series(series, times, YAW_NOISE, YAW_CHANGE)
     scores = np.full(len(found), np.nan)
     scores[found] = seen.scores
-    labels = np.full(len(found), seen.labels[0])
+    labels = np.full(len(found), label)
     boxes = Boxes(
         centers, np.tile(size, (len(found), 1)), wrap_angle(yaws), velocities, scores, labels, seen.class_names
     )

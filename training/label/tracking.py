@@ -1,4 +1,4 @@
-"""Following objects of one class through a scene: Kalman filter, global nearest neighbours and smoothing, all of them Stone Soup's.
+"""Following objects of one kind through a scene: Kalman filter, global nearest neighbours and smoothing, all of them Stone Soup's.
 
 States are (x, vx, y, vy, z) in the global frame: constant velocity seen from above, a random walk in height.
 """
@@ -68,15 +68,15 @@ class Track:
 
 
 class Tracker:
-    """Kalman filter and association for things of one class.
+    """Kalman filter and association for things that move alike.
 
     Args:
-        motion: of the class.
-        threshold: score of a box that may begin a track; weaker ones only continue one.
+        motion: of theirs.
+        thresholds: score, by label, from which on a box may begin a track; weaker ones only continue one. None: any may.
     """
 
-    def __init__(self, motion: Motion, threshold: float = 0.0) -> None:
-        self.threshold = threshold
+    def __init__(self, motion: Motion, thresholds: Sequence[float] | None = None) -> None:
+        self.thresholds = thresholds
         # A velocity of exactly 0 for ever would make covariances singular.
         self._speed, self._drift = max(motion.speed, 1e-3), max(motion.drift, 1e-3)
         walk = ConstantVelocity(max(motion.change, 1e-4) ** 2)
@@ -94,7 +94,7 @@ class Tracker:
         self._smoother = KalmanSmoother(transition)
 
     def __call__(self, frames: Sequence[Boxes], stamps: Sequence[int]) -> list[Track]:
-        """Tracks of the boxes of one class, in the order in which they begin.
+        """Tracks, in the order in which they begin.
 
         Args:
             frames: boxes of each frame, in the global frame.
@@ -117,7 +117,7 @@ class Tracker:
                 detections = [detection for detection in detections if detection not in taken]
             for detection in detections:
                 index = detection.metadata["box"]
-                if boxes.scores[index] >= self.threshold:
+                if self.thresholds is None or boxes.scores[index] >= self.thresholds[boxes.labels[index]]:
                     active.append(FilteredTrack([self._begin(detection, boxes.yaws[index])]))
                     tracks.append(active[-1])
         return [self._smoothed(track) for track in tracks]

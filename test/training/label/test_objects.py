@@ -62,11 +62,36 @@ def test_of_two_classes_in_one_place_one_is_left():
 
 
 def test_a_class_that_flickers_is_one_object():
-    """The truck is called a car in one frame: the truck's track fills that frame, and the car goes."""
+    """The truck is called a car in one frame: it is one truck, of a truck's size, all the time."""
     truck, car = [("truck", 0, 0, 0.9)], [("car", 0, 0, 0.95)]
-    objects, dropped = summary(scene(truck, truck, car, truck, truck))
-    assert objects == [("truck", [0, 1, 2, 3, 4])]
-    assert dropped == {("car", "overlaps a stronger object"): 1}
+    found = find_objects(scene(truck, truck, car, truck, truck), THRESHOLDS)
+    (thing,) = found.objects
+    assert thing.name == "truck" and thing.frames.tolist() == [0, 1, 2, 3, 4] and thing.found.all()
+    assert set(thing.boxes.names) == {"truck"}
+    np.testing.assert_allclose(thing.boxes.sizes, np.tile(SIZES["truck"], (5, 1)))
+    assert not found.dropped
+
+
+def test_all_frames_say_together_what_a_thing_is():
+    """Called a car most often, but never far from a truck; where it is clearly one or the other, a truck."""
+    torn, clear = [("car", 0, 0, 0.5), ("truck", 0.2, 0, 0.45)], [("truck", 0, 0, 0.9)]
+    objects, _ = summary(scene(torn, torn, clear, torn))
+    assert objects == [("truck", [0, 1, 2, 3])]
+    objects, _ = summary(scene(torn, torn, torn, torn))
+    assert objects == [("car", [0, 1, 2, 3])]
+
+
+def test_what_a_class_says_counts_in_thresholds():
+    """0.45 of a class whose threshold is 0.3 is worth more than 0.5 of one whose threshold is 0.4."""
+    here = [("car", 0, 0, 0.5), ("truck", 0.2, 0, 0.45)]
+    (thing,) = find_objects(scene(*[here] * 4), {**THRESHOLDS, "truck": 0.3}).objects
+    assert thing.name == "truck"
+
+
+def test_kinds_are_not_taken_for_one_another():
+    """A cone where a car was is a cone: things of different kinds move differently."""
+    objects, _ = summary(scene(*[[("car", 0, 0, 0.9)]] * 3, *[[("traffic_cone", 0, 0, 0.9)]] * 3))
+    assert objects == [("car", [0, 1, 2]), ("traffic_cone", [3, 4, 5])]
 
 
 def test_brief_objects_must_be_strong():

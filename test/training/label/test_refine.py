@@ -12,7 +12,14 @@ from bevdistill_ros.geometry import Boxes, wrap_angle
 pytest.importorskip("stonesoup")
 
 from bevdistill_ros.training.label.motion import MOTIONS
-from bevdistill_ros.training.label.refine import LabelledObject, refine, stands_still, weighted_median, without_flips
+from bevdistill_ros.training.label.refine import (
+    LabelledObject,
+    concatenate,
+    refine,
+    stands_still,
+    weighted_median,
+    without_flips,
+)
 from bevdistill_ros.training.label.tracking import Tracker
 
 STEP = 500_000_000
@@ -28,7 +35,7 @@ def follow(
         frames.append(one[:0] if np.isnan(xy[i, 0]) else one)
     stamps = [i * STEP for i in range(len(xy))]
     (track,) = Tracker(MOTIONS[name])(frames, stamps)
-    return refine(track, frames, stamps, name, MOTIONS[name])
+    return refine(track, concatenate([frame for frame in frames if len(frame)]), stamps, name, MOTIONS[name])
 
 
 def test_headings_that_flip_are_turned_to_the_front():

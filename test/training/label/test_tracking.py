@@ -62,7 +62,7 @@ def test_too_long_a_gap_makes_two_objects_and_nothing_in_between():
 
 def test_a_weak_box_goes_on_with_a_track_but_begins_none():
     strong, weak = boxes([(0.0, 0.0)]), boxes([(0.1, 0.0), (20.0, 0.0)], score=0.3)
-    (track,) = Tracker(MOTIONS["car"], threshold=0.5)([weak, strong, weak], stamps(3))
+    (track,) = Tracker(MOTIONS["car"], thresholds=(0.5, 0.9))([weak, strong, weak], stamps(3))
     assert track.first == 1 and track.found.tolist() == [0, 0]
 
 
