@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--doubt",
         type=_share,
-        default=0.5,
+        default=1.0,
         metavar="S",
         help="share of its class's threshold from which on a box that becomes no object is doubtful: training takes its place "
         "neither for an object nor for empty ground (default: %(default)s)",
