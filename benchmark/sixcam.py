@@ -184,13 +184,13 @@ def table(results: Path, size: str) -> str:
     rows: dict[tuple, dict[int, dict]] = {}
     for line in lines:  # what was scored again counts once
         rows.setdefault(tuple(line[key] for key in KEY), {})[line["seed"]] = line
-    out = [f"{'size':<6}{'row':<26}{'start':<18}{'steps':>7} {'scored on':<10}{'seeds':>6}  {'mAP':>16}  {'NDS':>16}"]
+    out = [f"{'size':<6}{'row':<28}{'start':<18}{'steps':>7} {'scored on':<10}{'seeds':>6}  {'mAP':>16}  {'NDS':>16}"]
     for (size, row, start, steps, split), found in rows.items():
         figures = []
         for key in ("mAP", "NDS"):
             values = [line[key] for line in found.values()]
             figures.append(f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else ""))
-        key = f"{size:<6}{row:<26}{start:<18}{steps:>7} {split:<10}"
+        key = f"{size:<6}{row:<28}{start:<18}{steps:>7} {split:<10}"
         out.append(f"{key}{len(found):>6}  {figures[0]:>16}  {figures[1]:>16}")
     return "\n".join(out)
 
