@@ -27,30 +27,16 @@ class Motion:
         return self.speed > 0
 
 
-_VEHICLE = Motion(position=0.5, speed=6.0, drift=0.5, change=1.5)
-_CYCLE = Motion(position=0.3, speed=4.0, drift=0.5, change=1.0)
-_FIXED = Motion(position=0.4, speed=0.0, drift=0.0, change=0.0)
-
-KINDS = (
-    ("car", "truck", "bus", "trailer", "construction_vehicle"),
-    ("pedestrian",),
-    ("motorcycle", "bicycle"),
-    ("traffic_cone",),
-    ("barrier",),
-)
+KINDS = {
+    ("car", "truck", "bus", "trailer", "construction_vehicle"): Motion(position=0.5, speed=6.0, drift=0.5, change=1.5),
+    # turns on the spot: no heading to rely on
+    ("pedestrian",): Motion(position=0.3, speed=1.2, drift=1.2, change=0.5),
+    ("motorcycle", "bicycle"): Motion(position=0.3, speed=4.0, drift=0.5, change=1.0),
+    ("traffic_cone",): Motion(position=0.4, speed=0.0, drift=0.0, change=0.0),
+    ("barrier",): Motion(position=0.4, speed=0.0, drift=0.0, change=0.0),
+}
 """Classes that a teacher takes for one another, and that move alike: they are followed together, and all keyframes of one decide
 which it is."""
 
-MOTIONS = {
-    "car": _VEHICLE,
-    "truck": _VEHICLE,
-    "bus": _VEHICLE,
-    "trailer": _VEHICLE,
-    "construction_vehicle": _VEHICLE,
-    "pedestrian": Motion(position=0.3, speed=1.2, drift=1.2, change=0.5),  # turns on the spot: no heading to rely on
-    "motorcycle": _CYCLE,
-    "bicycle": _CYCLE,
-    "traffic_cone": _FIXED,
-    "barrier": _FIXED,
-}
+MOTIONS = {name: motion for names, motion in KINDS.items() for name in names}
 """By detection class."""

@@ -65,13 +65,16 @@ def find_objects(frames: Sequence[Frame], thresholds: Mapping[str, float]) -> Sc
     dropped: Counter[tuple[str, str]] = Counter()
     class_names = frames[0].boxes.class_names
     limits = np.array([thresholds[name] for name in class_names])
-    kept = [_without_overlaps(frame.boxes, limits, dropped) for frame in frames]
+    # Weaker boxes are for what is doubtful; they have no say here.
+    frames = [replace(frame, boxes=frame.boxes[frame.boxes.scores >= WEAK * limits.min()]) for frame in frames]
+    overlapping = [rotated_iou_bev(frame.boxes, frame.boxes) > OVERLAP for frame in frames]
+    kept = [_without_overlaps(frame.boxes, own, limits, dropped) for frame, own in zip(frames, overlapping)]
     objects = []
     for kind in KINDS:
         labels = [class_names.index(name) for name in kind if name in class_names]
         if labels:
             places = [chosen[np.isin(frame.boxes.labels[chosen], labels)] for frame, chosen in zip(frames, kept)]
-            objects += _follow(frames, places, labels, limits, dropped)
+            objects += _follow(frames, overlapping, places, labels, limits, dropped)
     return SceneObjects(_apart(objects, len(frames), thresholds, dropped), +dropped)
 
 
@@ -89,6 +92,7 @@ def doubtful_boxes(frame: Frame, written: Boxes, thresholds: Mapping[str, float]
 
 def _follow(
     frames: Sequence[Frame],
+    overlapping: Sequence[np.ndarray],
     places: Sequence[np.ndarray],
     labels: Sequence[int],
     limits: np.ndarray,
@@ -97,6 +101,7 @@ def _follow(
     """Objects of one kind.
 
     Args:
+        overlapping: of each frame, (n, n) which of its boxes overlap.
         places: of each frame, indices of the boxes that show them, one a thing.
         labels: of the kind's classes.
         limits: thresholds by label.
@@ -112,7 +117,7 @@ def _follow(
             if index >= 0:
                 place = int(places[frame][index])
                 unused[frame].remove(place)
-                seen.append(_opinions(frames[frame].boxes, place, labels))
+                seen.append(_opinions(frames[frame].boxes, overlapping[frame], place, labels))
         label = _vote(seen, limits)
         name = class_names[label]
         thing = refine(track, concatenate([_opinion(boxes, label) for boxes in seen]), stamps, name, MOTIONS[name])
@@ -127,13 +132,14 @@ def _follow(
     return objects
 
 
-def _without_overlaps(boxes: Boxes, limits: np.ndarray, dropped: Counter[tuple[str, str]]) -> np.ndarray:
+def _without_overlaps(
+    boxes: Boxes, overlapping: np.ndarray, limits: np.ndarray, dropped: Counter[tuple[str, str]]
+) -> np.ndarray:
     """Indices of those boxes of a frame that may matter, as they are above the weak threshold of their class, and do not overlap,
     of whatever class: the one that is further above its threshold stays."""
     strength = boxes.scores / limits[boxes.labels]
     candidates = np.flatnonzero(strength >= WEAK)
     candidates = candidates[np.argsort(-strength[candidates], kind="stable")]
-    overlapping = rotated_iou_bev(boxes, boxes) > OVERLAP
     chosen: list[int] = []
     for index in candidates:
         if overlapping[index, chosen].any():
@@ -144,9 +150,9 @@ def _without_overlaps(boxes: Boxes, limits: np.ndarray, dropped: Counter[tuple[s
     return np.sort(np.array(chosen, dtype=int))
 
 
-def _opinions(boxes: Boxes, place: int, labels: Sequence[int]) -> Boxes:
+def _opinions(boxes: Boxes, overlapping: np.ndarray, place: int, labels: Sequence[int]) -> Boxes:
     """What a frame says of the thing at a box: that box first, then the strongest overlapping one of each other class."""
-    there = np.flatnonzero(rotated_iou_bev(boxes[place], boxes)[0] > OVERLAP)
+    there = np.flatnonzero(overlapping[place])
     opinions = [place]
     for label in labels:
         own = there[boxes.labels[there] == label]

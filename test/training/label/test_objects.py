@@ -88,6 +88,14 @@ def test_what_a_class_says_counts_in_thresholds():
     assert thing.name == "truck"
 
 
+def test_what_is_there_for_doubt_alone_has_no_say():
+    """Boxes below what any class counts from, which `--doubt` asks for, change no object."""
+    car, truck, weak = ("car", 0, 0, 0.41), [("truck", 0.2, 0, 0.95)], ("truck", 0.2, 0, 0.22)
+    objects, _ = summary(scene([car], [car], [car], truck))
+    assert objects == [("car", [0, 1, 2, 3])]
+    assert summary(scene([car, weak], [car, weak], [car, weak], truck))[0] == objects
+
+
 def test_kinds_are_not_taken_for_one_another():
     """A cone where a car was is a cone: things of different kinds move differently."""
     objects, _ = summary(scene(*[[("car", 0, 0, 0.9)]] * 3, *[[("traffic_cone", 0, 0, 0.9)]] * 3))
